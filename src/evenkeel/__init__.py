@@ -1,0 +1,58 @@
+"""evenkeel: batch normalization that is exact, fast, portable and explains itself.
+
+``import evenkeel as ek`` loads no framework; each name below is loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from evenkeel import errors, kernels, nn, reference
+    from evenkeel.spec import Momentum, Spec, State
+    from evenkeel.tools import inspect
+
+__all__ = [
+    "Momentum",
+    "Spec",
+    "State",
+    "errors",
+    "inspect",
+    "kernels",
+    "nn",
+    "reference",
+]
+
+try:
+    __version__ = version("evenkeel")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0+unknown"
+
+#: Public name -> module it lives in; a module that is itself public maps to None.
+_HOME: Final[dict[str, str | None]] = {
+    "Momentum": "evenkeel.spec",
+    "Spec": "evenkeel.spec",
+    "State": "evenkeel.spec",
+    "errors": None,
+    "inspect": "evenkeel.tools",
+    "kernels": None,
+    "nn": None,
+    "reference": None,
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'evenkeel' has no attribute {name!r}")
+    home = _HOME[name]
+    if home is None:
+        return importlib.import_module(f"evenkeel.{name}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
