@@ -1,0 +1,3 @@
+// What every processor of the target architecture has.
+#define EVENKEEL_ISA baseline
+#include "kernels.hpp"

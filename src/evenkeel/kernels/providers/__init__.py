@@ -1,0 +1,1 @@
+"""The providers, one private file each; loaded by name, only when chosen."""

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from evenkeel.errors import DTypeError, EvenkeelError, ProviderError, ShapeError
+from evenkeel.kernels import conformance, load
+from evenkeel.kernels._contract import Moments, Norm, Problem
+from evenkeel.spec import ACTIVATIONS, Activation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+_BUILT = find_spec("evenkeel._cpu") is not None
+if not _BUILT and not shutil.which("c++"):
+    pytest.skip("no C++ compiler, no extension", allow_module_level=True)
+
+#: Shapes with more elements than three threads need to start, on every path of the kernels.
+THREADED = {
+    "planes": lambda: torch.randn(4, 37, 1200),
+    "few channels": lambda: torch.randn(3, 2, 40011),
+    "channels last": lambda: torch.randn(7, 150, 300).movedim(1, 2),
+    "rows": lambda: torch.randn(1111, 300, 1),
+    "wide rows": lambda: torch.randn(2, 90001, 1),
+    "narrow rows": lambda: torch.randn(70001, 3, 1),
+    "strided": lambda: torch.randn(5, 23, 2801)[:, ::2, ::3],
+}
+
+
+@pytest.fixture(params=["avx512", "avx2", "neon", "baseline"])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    from evenkeel import _cpu
+
+    best = _cpu.isa()
+    if not _cpu.select(request.param):
+        pytest.skip(f"this machine has {', '.join(_cpu.isas())}")
+    yield request.param
+    assert _cpu.select(best)
+
+
+@pytest.fixture
+def restore_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _everything(x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    """All results of all verbs on seeded companions of x, composed verbs first."""
+    random = torch.Generator().manual_seed(7)
+    dy, residual = (
+        torch.empty_like(x).copy_(torch.randn(x.shape, generator=random)) for _ in range(2)
+    )
+    weight, bias = (torch.randn(x.shape[1], generator=random) for _ in range(2))
+    activation = Activation.parse("silu")
+    provider = load("cpu")
+    moments = provider.moments(x, mask)
+    norm = Norm(*moments[1:], weight, bias, 1e-5, activation)
+    y = provider.normalize(x, norm, residual, mask)
+    sums = provider.backward_reduce(dy, x, norm, residual, mask)
+    dx, dresidual = provider.backward_input(dy, x, norm, sums, moments.count, residual, mask)
+    composed = [*moments[1:], y, *sums, dx, dresidual]
+    y, moments = provider.forward(x, weight, bias, 1e-5, activation, residual, mask)
+    dx, sums, dresidual = provider.backward(dy, x, norm, residual, mask)
+    return [*composed, *moments[1:], y, *sums, dx, dresidual]
+
+
+def test_extension_was_built() -> None:
+    assert _BUILT, "a C++ compiler is here, but evenkeel was installed without its extension"
+
+
+def test_every_isa_is_within_the_bounds(isa: str) -> None:
+    report = conformance.check(load("cpu"), list(conformance.cases())[::7])
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_results_do_not_depend_on_the_number_of_threads(name: str, restore_threads: None) -> None:
+    torch.manual_seed(0)
+    x = THREADED[name]()
+    mask = torch.rand(x.shape[0], x.shape[2]) < 0.8
+    torch.set_num_threads(1)
+    expected = [_everything(x), _everything(x, mask)]
+    for threads in (2, 3):
+        torch.set_num_threads(threads)
+        for want, got in zip(expected, (_everything(x), _everything(x, mask)), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
+
+
+@pytest.mark.parametrize("name", THREADED)
+def test_fused_verbs_equal_the_composition_to_the_last_bit(name: str) -> None:
+    torch.manual_seed(1)
+    results = _everything(THREADED[name]())
+    half = len(results) // 2
+    assert all(torch.equal(a, b) for a, b in zip(results[:half], results[half:], strict=True))
+
+
+def test_exactly_one_openmp_runtime_is_loaded() -> None:
+    done = _python(
+        "from evenkeel.kernels import load\n"
+        "import torch\n"
+        "load('cpu').moments(torch.randn(8, 64, 4000))\n"
+        "print({line.split()[-1] for line in open('/proc/self/maps') if 'omp' in line\n"
+        "       and '.so' in line})\n"
+    )
+    assert done.returncode == 0, done.stderr
+    runtimes = {path for path in eval(done.stdout) if "gomp" in path or "iomp" in path}
+    assert len(runtimes) == 1, runtimes
+
+
+def test_the_isa_variable_chooses(isa: str) -> None:
+    code = "from evenkeel.kernels import load; from evenkeel import _cpu; load('cpu')\n"
+    done = _python(code + "print(_cpu.isa())", EVENKEEL_ISA=isa)
+    assert done.stdout.strip() == isa, done.stderr
+
+
+def test_an_unknown_isa_is_refused_with_what_the_machine_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from evenkeel.kernels.providers._cpu import CpuProvider
+
+    monkeypatch.setenv("EVENKEEL_ISA", "sse9")
+    with pytest.raises(ProviderError, match=r"(?s)EVENKEEL_ISA=sse9.*baseline"):
+        CpuProvider()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_numbers_survive_the_round_trip(dtype: torch.dtype, isa: str) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    x = every.view(1, 1, -1)
+    zero, one = torch.zeros(1), torch.ones(1)
+    y = load("cpu").normalize(x, Norm(zero, zero, one, None, None, 0.0))
+    assert torch.equal(y.isnan(), x.isnan())
+    assert torch.equal(y.nan_to_num(), x.nan_to_num())
+    assert torch.equal(y.isinf(), x.isinf())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_results_are_rounded_as_torch_rounds(dtype: torch.dtype, isa: str) -> None:
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    x = every[every.isfinite()].repeat(9, 1).t().contiguous()[..., None]
+    weight = torch.tensor([1.5, 1.25, 0.75, 1 / 3, 0.5, 2.0, 2.0**-10, 1.0009765625, 1.00390625])
+    zero, one = torch.zeros(9), torch.ones(9)
+    y = load("cpu").normalize(x, Norm(zero, zero, one, weight, None, 0.0))
+    assert torch.equal(y, (x.double() * weight.double()[:, None]).float().to(dtype))
+
+
+@pytest.mark.parametrize("layout", ["rows", "planes"])
+def test_variance_does_not_overflow_before_it_has_to(layout: str) -> None:
+    shape = (4000, 8, 1) if layout == "rows" else (2, 8, 2000)
+    signs = torch.ones(shape)
+    signs.view(-1)[: signs.numel() // 2] = -1
+    moments = load("cpu").moments(signs * 1e19)  # the sum of squares is 4e41, the variance 1e38
+    assert torch.allclose(moments.var, torch.tensor(1e38), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_kinks_are_those_of_torch(name: str) -> None:
+    """With weight 0 the residual is z, so that every kink is met exactly."""
+    z = torch.tensor([-4.0, -3.0, -1.0, -0.0, 0.0, 1.0, 3.0, 5.0, 6.0, 7.0])
+    z = z.double().view(1, 1, -1).requires_grad_()
+    functions = torch.nn.functional
+    y = z * 1 if name == "identity" else getattr(functions, name)(z)
+    (want,) = torch.autograd.grad(y.sum(), z)
+    zero, one = torch.zeros(1).double(), torch.ones(1).double()
+    norm = Norm(zero, zero, one, zero, None, 0.0, Activation.parse(name))
+    x, residual = torch.ones_like(z), z.detach()
+    provider = load("cpu")
+    assert torch.allclose(provider.normalize(x, norm, residual), y, rtol=1e-14, atol=1e-15)
+    _, got = provider.backward_input(torch.ones_like(x), x, norm, None, 10, residual)
+    assert torch.allclose(got, want, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["channels last", "expanded", "transposed"])
+def test_gradient_and_residual_may_have_another_layout(kind: str) -> None:
+    torch.manual_seed(2)
+    x, residual = torch.randn(6, 9, 20), torch.randn(6, 9, 20)
+    dy = torch.randn(1, 9, 20).expand(6, 9, 20) if kind == "expanded" else torch.randn(6, 9, 20)
+    order = (0, 2, 1) if kind == "channels last" else (2, 1, 0)
+    moved = [t.permute(order).contiguous().permute(order) for t in (dy, residual)]
+    other = dy if kind == "expanded" else moved[0]
+    provider = load("cpu")
+    norm = Norm(*provider.moments(x)[1:], None, None, 1e-5, Activation("relu"))
+    want = provider.backward(dy.contiguous(), x, norm, residual)
+    got = provider.backward(other, x, norm, moved[1])
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(got[1].dz_xhat, want[1].dz_xhat)
+    assert torch.equal(got[2], want[2])
+
+
+def test_merge_ignores_empty_parts_and_takes_tensor_counts() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(30, 4, 5, dtype=torch.float64) + 1e6
+    provider = load("cpu")
+    empty = Moments(0, *(torch.full((4,), math.nan, dtype=torch.float64) for _ in range(3)))
+    first = provider.moments(x[:3])
+    parts = [empty, first._replace(count=torch.tensor(first.count)), provider.moments(x[3:]), empty]
+    merged, whole = provider.merge(parts), provider.moments(x)
+    assert merged.count == whole.count == 150
+    centre = x - whole.mean[:, None]
+    mean = centre.mean((0, 2))
+    assert torch.allclose((merged.mean - whole.mean) + merged.mean_lo, mean, atol=1e-15)
+    assert torch.allclose(merged.var, whole.var, rtol=16 * 2**-53)
+    assert provider.merge([empty]).count == 0
+
+
+def test_reasons_name_device_dtype_and_the_missing_extension(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    provider = load("cpu")
+    assert provider.reasons_against(Problem("cpu", "bfloat16")) == []
+    assert "cuda" in provider.reasons_against(Problem("cuda", "float32"))[0]
+    assert "int8" in provider.reasons_against(Problem("cpu", "int8"))[0]
+    monkeypatch.setattr("evenkeel.kernels.providers._cpu._missing", "no such module")
+    assert "C++20 compiler" in provider.reasons_against(Problem("cpu", "float32"))[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "change"),
+    [
+        (DTypeError, {"x": torch.ones(2, 3, 4, dtype=torch.int32)}),
+        (ShapeError, {"x": torch.ones(2, 3)}),
+        (ShapeError, {"mask": torch.ones(2, 3, dtype=torch.bool)}),
+        (ShapeError, {"mask": torch.ones(2, 4)}),
+        (ShapeError, {"weight": torch.ones(4)}),
+        (ShapeError, {"bias": torch.ones(3, dtype=torch.int64)}),
+        (ShapeError, {"residual": torch.ones(2, 3, 5)}),
+        (ShapeError, {"residual": torch.ones(2, 3, 4, dtype=torch.float64)}),
+    ],
+)
+def test_what_would_read_foreign_memory_is_refused(
+    error: type[EvenkeelError], change: dict[str, Tensor]
+) -> None:
+    arguments = {"x": torch.ones(2, 3, 4), "weight": None, "bias": None, "eps": 1e-5, **change}
+    with pytest.raises(error, match="why"):
+        load("cpu").forward(**arguments)
