@@ -1,0 +1,240 @@
+"""What all batch-norm layers share: settings, buffers that stay float32, the training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from torch.nn.modules.batchnorm import (
+    _NormBase,  # pyright: ignore[reportPrivateUsage] - the base of torch's own layers
+)
+from torch.nn.parameter import is_lazy
+
+from evenkeel.nn import _checks
+from evenkeel.nn._composite import activate
+from evenkeel.nn._statistics import (
+    POLICIES,
+    VARIANCES,
+    Policy,
+    Rule,
+    Running,
+    Variance,
+    commit,
+    report_skipped,
+)
+from evenkeel.nn._strict import is_strict
+from evenkeel.nn._torch_state import jit_tracing
+from evenkeel.nn.ops import normalize_batch
+from evenkeel.spec import IDENTITY, Activation
+
+if TYPE_CHECKING:
+    from torch.fx import Proxy
+
+Init = float | Callable[[Tensor], object]
+
+
+class Extras(TypedDict, total=False):
+    """The keyword-only settings beyond torch's, with their defaults in `NormCore._extras`."""
+
+    bias: bool
+    variance: Variance
+    weight_init: Init
+    bias_init: Init
+    nonfinite: Policy
+
+
+_HALF: Final = (torch.bfloat16, torch.float16)
+_STATISTICS: Final = ("running_mean", "running_var")
+
+
+class NormCore(_NormBase):
+    """Mixin over torch's `_NormBase`: evenkeel's training step and its keyword-only extras."""
+
+    _ranks: tuple[int, ...] = ()
+    _layer_name: str | None = None
+    activation: Activation = IDENTITY
+
+    def _extras(
+        self,
+        *,
+        bias: bool = True,
+        variance: Variance = "unbiased",
+        weight_init: Init = 1.0,
+        bias_init: Init = 0.0,
+        nonfinite: Policy = "skip",
+    ) -> None:
+        """Take the keyword-only settings; called once the tensors exist."""
+        _checks.check_choice("variance", variance, VARIANCES, self._label())
+        _checks.check_choice("nonfinite", nonfinite, POLICIES, self._label())
+        self.variance: Variance = variance
+        self.nonfinite: Policy = nonfinite
+        self.weight_init, self.bias_init = weight_init, bias_init
+        if not bias:
+            self.register_parameter("bias", None)
+        # A plain tensor, no buffer: torch's layers count 2C + 1 buffers, and DDP broadcasts each.
+        device = None if self.num_batches_tracked is None else self.num_batches_tracked.device
+        self._skipped = torch.zeros((), dtype=torch.int64, device=device)
+        self._reported = 0
+        self._keep_statistics_wide()
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Running mean 0, running variance 1, counters 0."""
+        super().reset_running_stats()
+        if "_skipped" in self.__dict__:
+            self._skipped = torch.zeros_like(self._skipped)
+            self._reported = 0
+
+    def reset_parameters(self) -> None:
+        """Reset the statistics, and weight and bias to ``weight_init`` and ``bias_init``."""
+        super().reset_parameters()
+        if "bias_init" in self.__dict__:
+            _fill(self.weight, self.weight_init)
+            _fill(self.bias, self.bias_init)
+
+    @property
+    def nonfinite_batches(self) -> int:
+        """How many batches with NaN or Inf were kept out of the running statistics."""
+        return int(self._skipped)
+
+    # Statistics stay float32 (float64 for a float64 layer).
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        before = {name: self._buffers.get(name) for name in _STATISTICS}
+        result = super()._apply(fn, recurse)
+        if not is_strict():
+            for name, old in before.items():
+                new = self._buffers.get(name)
+                if old is not None and new is not None and _is_narrow(new):
+                    self._buffers[name] = old.to(device=new.device, dtype=torch.float32)
+        skipped = fn(self._skipped)
+        fresh = self._skipped.is_meta and not skipped.is_meta  # to_empty: no value to move
+        self._skipped = torch.zeros_like(skipped) if fresh else skipped
+        return result
+
+    def _keep_statistics_wide(self) -> None:
+        """Make 16-bit statistics float32 again, however they came (assign=True, FSDP)."""
+        if is_strict():
+            return
+        for name in _STATISTICS:
+            value = self._buffers.get(name)
+            if value is not None and _is_narrow(value):
+                self._buffers[name] = value.float()
+
+    # Warn on the way out of training, where a compiled commit could only count.
+
+    def train(self, mode: bool = True) -> Any:
+        """Set training or evaluation mode; going to evaluation reports kept-out batches."""
+        if not mode:
+            self._report()
+        return super().train(mode)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self._report()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _report(self) -> None:
+        if not torch.compiler.is_compiling():
+            self._reported = report_skipped(self._skipped, self._reported, self._label())
+
+    # The forward pass.
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _checks.check_rank(input, self._ranks, self._label())
+
+    def _check(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> None:
+        """Refuse what cannot be normalized, before anything has changed."""
+        label = self._label()
+        self._check_input_dim(x)
+        self._keep_statistics_wide()
+        _checks.check_dtype(x, (self.weight, self.bias), label)
+        if jit_tracing():  # shapes are tensors there, and asking one warns
+            return
+        _checks.check_channels(x, (self.running_mean, self.weight), label)
+        _checks.check_residual(x, residual, label)
+        _checks.check_mask(x, mask, label)
+
+    def _run(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Normalize with the batch or with the running statistics."""
+        self._check(x, residual, mask)
+        if self.training or self.running_mean is None or self.running_var is None:
+            return self._with_batch_statistics(x, residual, mask)
+        return self._with_running_statistics(x, residual, mask)
+
+    def _with_batch_statistics(
+        self, x: Tensor, residual: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        label = self._label()
+        if not jit_tracing():
+            _checks.check_enough_values(x, label)
+        y, moments = normalize_batch(
+            x, self.weight, self.bias, self.eps, self.activation, residual, mask
+        )
+        mean, var = self.running_mean, self.running_var
+        if self.training and self.track_running_stats and mean is not None and var is not None:
+            with torch.no_grad():
+                running = Running(mean, var, self.num_batches_tracked, self._skipped)
+                if commit(running, moments, self._rule(), label):
+                    self._reported = 1
+        return y
+
+    def _rule(self) -> Rule:
+        if is_strict():
+            return Rule(self.momentum, self.variance, "propagate", count_empty=True)
+        return Rule(self.momentum, self.variance, self.nonfinite)
+
+    def _with_running_statistics(
+        self, x: Tensor, residual: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
+        """Lower to aten's batch norm, so that exported graphs hold no op of evenkeel."""
+        mean, var = cast("Tensor", self.running_mean), cast("Tensor", self.running_var)
+        affine = cast("tuple[Tensor | None, ...]", (self.weight, self.bias))
+        weight, bias = (
+            p if p is None or p.dtype == mean.dtype else p.to(mean.dtype) for p in affine
+        )
+        y = F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
+        if residual is not None:
+            y = y + residual
+        y = activate(y, self.activation)
+        return y if mask is None else y.where(mask.unsqueeze(1), 0.0)
+
+    # How the layer names itself.
+
+    def _label(self) -> str:
+        kind = f"{type(self).__name__}({self.num_features})"
+        return f"{self._layer_name} = {kind}" if self._layer_name else kind
+
+    def extra_repr(self) -> str:
+        """Torch's text, and the extras that differ from its behaviour."""
+        extras = []
+        if self.variance != "unbiased":
+            extras.append(f"variance={self.variance!r}")
+        if self.nonfinite != "skip":
+            extras.append(f"nonfinite={self.nonfinite!r}")
+        if self.activation != IDENTITY:
+            extras.append(f"activation={self.activation.name!r}")
+        return ", ".join([super().extra_repr(), *extras])
+
+
+def leaf_call(layer: torch.nn.Module, x: Proxy, *rest: Any) -> Tensor:
+    """Record one ``call_module`` node, as torch.fx does for the layers of ``torch.nn``."""
+    tracer = x.tracer
+    path = tracer.path_of_module(layer)  # type: ignore[attr-defined] - the Tracer that found x
+    return cast("Tensor", tracer.create_proxy("call_module", path, (x, *rest), {}))
+
+
+def _is_narrow(value: Tensor) -> bool:
+    return value.dtype in _HALF and not is_lazy(value)
+
+
+def _fill(parameter: Tensor | None, how: Init) -> None:
+    if parameter is None or is_lazy(parameter):
+        return
+    with torch.no_grad():
+        if callable(how):
+            how(parameter)
+        else:
+            parameter.fill_(how)

@@ -1,0 +1,124 @@
+"""Batch norm as a pure function: nothing is written, new statistics are returned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from evenkeel.errors import InputError, explain
+from evenkeel.nn import _checks
+from evenkeel.nn._composite import activate
+from evenkeel.nn._statistics import (
+    POLICIES,
+    VARIANCES,
+    Policy,
+    Rule,
+    Running,
+    Variance,
+    refuse_nonfinite,
+    updated,
+)
+from evenkeel.nn.ops import normalize_batch
+from evenkeel.spec import Activation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["BatchNormResult", "batch_norm"]
+
+
+class BatchNormResult(NamedTuple):
+    """Output and new running statistics; the statistics are None where none were given."""
+
+    output: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    variance: Variance = "unbiased",
+    nonfinite: Policy = "skip",
+    activation: str | tuple[str, float] | Activation | None = None,
+    residual: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> BatchNormResult:
+    """Normalize, and return the output with the new running statistics, eq. (1) to (6).
+
+    The positional arguments are those of ``torch.nn.functional.batch_norm``, which writes into
+    the running statistics; this form does not, and so works under ``torch.func.grad``,
+    ``vmap``, ``jvp`` and ``hessian``.
+
+    Args:
+        input: ``(N, C, *S)``, floating.
+        running_mean: ``(C,)`` or None.
+        running_var: ``(C,)`` or None.
+        weight: gamma ``(C,)`` or None for 1.
+        bias: beta ``(C,)`` or None for 0.
+        training: normalize with the batch (True) or with the running statistics.
+        momentum: weight of the *new* value, eq. (6); ``1 / t`` at the t-th batch gives the
+            average over all batches, eq. (8).
+        eps: added to the variance, under the root.
+        variance: the estimate that the running variance holds, eq. (16).
+        nonfinite: "skip" returns the old statistics after a batch with NaN or Inf; "propagate"
+            lets it in; "raise" raises (not under a transform or a compiler).
+        activation: as for :class:`evenkeel.nn.BatchNormAct2d`.
+        residual: like ``input``; added before the activation.
+        mask: bool ``(N, *S)``, True = keep.
+
+    Raises:
+        InputError: ``training=False`` without running statistics, or an unknown setting.
+        ShapeError, ChannelError, DTypeError: as :class:`evenkeel.nn.BatchNorm2d` raises them.
+
+    Example:
+        >>> import torch
+        >>> from evenkeel.nn.functional import batch_norm
+        >>> x = torch.tensor([[0.0], [2.0]])
+        >>> batch_norm(x, torch.zeros(1), torch.ones(1), training=True).running_mean
+        tensor([0.1000])
+    """
+    name = "functional.batch_norm"
+    _checks.check_rank(input, (2, 3, 4, 5), name)
+    _checks.check_dtype(input, (weight, bias), name)
+    _checks.check_channels(input, (running_mean, running_var, weight, bias), name)
+    _checks.check_residual(input, residual, name)
+    _checks.check_mask(input, mask, name)
+    _checks.check_choice("variance", variance, VARIANCES, name)
+    _checks.check_choice("nonfinite", nonfinite, POLICIES, name)
+    how = Activation.parse(activation)
+    if not training:
+        if running_mean is None or running_var is None:
+            raise InputError(_needs_statistics())
+        y = F.batch_norm(input, running_mean, running_var, weight, bias, False, 0.0, eps)
+        y = activate(y if residual is None else y + residual, how)
+        y = y if mask is None else y.where(mask.unsqueeze(1), 0.0)
+        return BatchNormResult(y, running_mean, running_var)
+    _checks.check_enough_values(input, name)
+    y, moments = normalize_batch(input, weight, bias, eps, how, residual, mask)
+    if nonfinite == "raise":
+        refuse_nonfinite(moments, name)
+    if running_mean is None or running_var is None:
+        return BatchNormResult(y, running_mean, running_var)
+    with torch.no_grad():
+        running = Running(running_mean, running_var, None, torch.zeros((), dtype=torch.int64))
+        new = updated(running, moments, Rule(momentum, variance, nonfinite))
+    return BatchNormResult(y, new.mean, new.var)
+
+
+def _needs_statistics() -> str:
+    return explain(
+        asked="functional.batch_norm with training=False",
+        got="running_mean or running_var of None",
+        why="inference normalizes with the running statistics",
+        do="pass both, or training=True to normalize with the batch",
+    )

@@ -1,0 +1,270 @@
+"""Autograd and ``torch.library`` registration of training-mode batch norm, in one place.
+
+Three forms of the same operation; :func:`normalize_batch` picks one:
+
+* the ordinary path, an ``autograd.Function`` around the chosen kernel provider;
+* custom ops ``evenkeel::forward`` and ``evenkeel::backward``, when torch compiles, exports, or
+  watches operations through a dispatch mode;
+* a composite of plain torch operations, where torch has to differentiate through the formula:
+  functorch transforms, forward-mode AD, jit tracing, and double backward.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+
+from evenkeel.kernels import Moments, Norm, select
+from evenkeel.kernels._view import canonical
+from evenkeel.nn import _composite
+from evenkeel.nn._torch_state import (
+    dispatch_mode_active,
+    forward_ad_active,
+    jit_tracing,
+    transforms_active,
+)
+from evenkeel.spec import Activation
+
+if TYPE_CHECKING:
+    from evenkeel.kernels import Provider
+
+_PLAIN: Final = (Tensor, torch.nn.Parameter)
+#: For mask, eps and how to activate.
+_NO_GRADIENTS: Final = (None, None, None, None)
+
+
+def normalize_batch(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: Activation,
+    residual: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Moments]:
+    """Normalize with the statistics of the batch, eq. (1) to (5), and return them.
+
+    Args:
+        x: ``(N, C, *S)``, floating.
+        weight: gamma ``(C,)`` or None.
+        bias: beta ``(C,)`` or None.
+        eps: added to the biased variance under the root.
+        activation: applied last.
+        residual: like ``x``; added before the activation.
+        mask: bool ``(N, *S)``, True = keep.
+
+    Returns:
+        y like ``x``, and the moments, which carry no gradient.
+    """
+    if torch.compiler.is_compiling():
+        return _through_custom_op(x, weight, bias, eps, activation, residual, mask)
+    if transforms_active() or forward_ad_active() or jit_tracing():
+        return _composite.normalize_batch(x, weight, bias, eps, activation, residual, mask)
+    if dispatch_mode_active():
+        return _through_custom_op(x, weight, bias, eps, activation, residual, mask)
+    if type(x) not in _PLAIN:
+        return _composite.normalize_batch(x, weight, bias, eps, activation, residual, mask)
+    y, *moments = _Train.apply(x, weight, bias, residual, mask, eps, activation, select(x))
+    return y, Moments(*moments)
+
+
+def _through_custom_op(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: Activation,
+    residual: Tensor | None,
+    mask: Tensor | None,
+) -> tuple[Tensor, Moments]:
+    y, *moments = torch.ops.evenkeel.forward(
+        x, weight, bias, residual, mask, eps, activation.name, activation.parameter
+    )
+    return y, Moments(*moments)
+
+
+class _Train(torch.autograd.Function):
+    """The ordinary path: one provider runs the forward and the backward pass."""
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        eps: float,
+        activation: Activation,
+        provider: Provider,
+    ) -> tuple[Tensor, int | Tensor, Tensor, Tensor, Tensor]:
+        """Output, then count, mean, mean_lo and var."""
+        views = _views(residual, mask)
+        y, moments = provider.forward(canonical(x), weight, bias, eps, activation, *views)
+        return y.view(x.shape), moments.count, moments.mean, moments.mean_lo, moments.var
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        """Save the input and the statistics; the normalized input is computed again."""
+        *tensors, eps, activation, provider = inputs
+        statistics = output[2:]
+        ctx.mark_non_differentiable(*statistics)
+        ctx.save_for_backward(*tensors, *statistics)
+        ctx.settings = eps, activation, provider
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        """Gradients of x, weight, bias and residual, eq. (9) and (10)."""
+        dy = gradients[0]
+        x, weight, bias, residual, mask, *statistics = ctx.saved_tensors
+        eps, activation, provider = ctx.settings
+        if torch.is_grad_enabled():
+            needed = ctx.needs_input_grad[:4]
+            inputs = (x, weight, bias, residual)
+            return *_differentiable(dy, inputs, needed, mask, eps, activation), *_NO_GRADIENTS
+        mean, mean_lo, var = statistics
+        norm = Norm(mean, mean_lo, var, weight, bias, eps, activation)
+        dx, sums, dresidual = provider.backward(
+            canonical(dy), canonical(x), norm, *_views(residual, mask)
+        )
+        return (
+            dx.view(x.shape),
+            None if weight is None else sums.dz_xhat.to(weight.dtype),
+            None if bias is None else sums.dz.to(bias.dtype),
+            None if dresidual is None else dresidual.view(x.shape),
+            *_NO_GRADIENTS,
+        )
+
+
+def _differentiable(
+    dy: Tensor,
+    tensors: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
+    needed: tuple[bool, ...],
+    mask: Tensor | None,
+    eps: float,
+    activation: Activation,
+) -> list[Tensor | None]:
+    """The same gradients with a graph of their own (``create_graph=True``)."""
+    x, weight, bias, residual = tensors
+    y, _ = _composite.normalize_batch(x, weight, bias, eps, activation, residual, mask)
+    wanted = [t for t, need in zip(tensors, needed, strict=True) if need and t is not None]
+    found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+    return [
+        next(found) if need and t is not None else None
+        for t, need in zip(tensors, needed, strict=True)
+    ]
+
+
+def _views(residual: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """Residual ``(N, C, S)`` and mask ``(N, S)`` as the contract takes them."""
+    return (
+        None if residual is None else canonical(residual),
+        None if mask is None else mask.reshape(mask.shape[0], -1),
+    )
+
+
+@torch.library.custom_op("evenkeel::forward", mutates_args=())
+def _forward_op(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    eps: float,
+    activation: str,
+    parameter: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    how = Activation(activation, parameter)
+    y, moments = select(x).forward(canonical(x), weight, bias, eps, how, *_views(residual, mask))
+    count = torch.as_tensor(moments.count, dtype=torch.int64, device=x.device)
+    return y.view(x.shape), count, moments.mean, moments.mean_lo, moments.var
+
+
+@_forward_op.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    eps: float,
+    activation: str,
+    parameter: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    count = x.new_empty((), dtype=torch.int64)
+    return _like(x), count, _per_channel(x), _per_channel(x), _per_channel(x)
+
+
+@torch.library.custom_op("evenkeel::backward", mutates_args=())
+def _backward_op(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    mean: Tensor,
+    mean_lo: Tensor,
+    var: Tensor,
+    eps: float,
+    activation: str,
+    parameter: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    norm = Norm(mean, mean_lo, var, weight, bias, eps, Activation(activation, parameter))
+    dx, sums, dresidual = select(x).backward(
+        canonical(dy), canonical(x), norm, *_views(residual, mask)
+    )
+    dresidual = x.new_empty(0) if dresidual is None else dresidual.view(x.shape)
+    return dx.view(x.shape), sums.dz_xhat, sums.dz, dresidual
+
+
+@_backward_op.register_fake
+def _(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mask: Tensor | None,
+    mean: Tensor,
+    mean_lo: Tensor,
+    var: Tensor,
+    eps: float,
+    activation: str,
+    parameter: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dresidual = x.new_empty(0) if residual is None else _like(x)
+    return _like(x), _per_channel(x), _per_channel(x), dresidual
+
+
+def _op_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+    *tensors, eps, activation, parameter = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*tensors, *output[2:])
+    ctx.settings = eps, activation, parameter
+
+
+def _op_backward(ctx: Any, dy: Tensor, *unused: object) -> tuple[Any, ...]:
+    tensors = ctx.saved_tensors
+    weight, bias, residual = tensors[1:4]
+    dx, dweight, dbias, dresidual = torch.ops.evenkeel.backward(dy, *tensors, *ctx.settings)
+    return (
+        dx,
+        None if weight is None else dweight.to(weight.dtype),
+        None if bias is None else dbias.to(bias.dtype),
+        None if residual is None else dresidual,
+        *_NO_GRADIENTS,
+    )
+
+
+_forward_op.register_autograd(_op_backward, setup_context=_op_setup_context)
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(canonical(x)).view(x.shape)
+
+
+def _per_channel(x: Tensor) -> Tensor:
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(x.shape[1], dtype=acc)
