@@ -54,7 +54,8 @@ inline void reduce_tile(const Job& job, const Item& item, const PartialSums& sum
   Chunk chunk;
   Position at(job, item.begin);
   for (Index begin = item.begin; begin < item.end; begin += kRows) {
-    double dz[kChunk] = {}, dz_xhat[kChunk] = {};
+    EVENKEEL_ALIGNED double dz[kChunk] = {};
+    EVENKEEL_ALIGNED double dz_xhat[kChunk] = {};
     for (Index i = begin; i < least(begin + kRows, item.end); ++i, at.step(job)) {
       if (!keeps(job, at)) continue;
       load_row<T>(job, item, at, chunk);

@@ -172,11 +172,12 @@ void backward(Index dtype, const Shape& shape, const ViewArg& dy, const ViewArg&
 
 NB_MODULE(_cpu, m) {
   using Unlocked = nb::call_guard<nb::gil_scoped_release>;
-  m.doc() = "Batch-norm kernels for the CPU; evenkeel.kernels.providers._cpu is their only caller.";
+  m.doc() = "Batch-norm kernels for the CPU, called by evenkeel.kernels._providers._cpu alone.";
   m.def("isas", &evenkeel::available_isas, "Instruction sets that can run here, best first.");
   m.def("isa", [] { return std::string(evenkeel::active_kernels().isa); },
         "The instruction set in use.");
-  m.def("select", &evenkeel::select_isa, "isa"_a, "Use an instruction set; False when it is not available.");
+  m.def("select", &evenkeel::select_isa, "isa"_a,
+        "Use an instruction set; False when it is not available.");
   m.def("moments", &moments, Unlocked(), "dtype"_a, "shape"_a, "x"_a, "mask"_a.none(), "out"_a,
         "threads"_a);
   m.def("normalize", &normalize, Unlocked(), "dtype"_a, "shape"_a, "x"_a, "y"_a, "norm"_a,

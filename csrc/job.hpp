@@ -71,6 +71,9 @@ inline constexpr Index kRows = 64;          // rows of a tile between two merges
 inline constexpr Index kBlock = 1024;       // values of one channel between two merges
 inline constexpr Index kPartialRows = 5;    // numbers per channel in a partial result
 
+// Scratch arrays start at a cache line: full-width loads that straddle two lines cost far more.
+#define EVENKEEL_ALIGNED alignas(64)
+
 // One table per instruction set. `partial` holds kPartialRows * plan.width doubles; the finish
 // verbs read plan.parts of them in order.
 struct Kernels {

@@ -10,7 +10,9 @@ namespace {
 // Moments of a block of `width` channels with one common count; the mean is hi + lo.
 struct Block {
   double count = 0.0;
-  double hi[kChunk], lo[kChunk], m2[kChunk];
+  EVENKEEL_ALIGNED double hi[kChunk];
+  EVENKEEL_ALIGNED double lo[kChunk];
+  EVENKEEL_ALIGNED double m2[kChunk];
 };
 
 // A partial result in caller's memory: rows of count, hi, lo, m2 and the low part of m2.
@@ -39,25 +41,37 @@ inline void block_of_values(const double* x, Index count, Block& block) {
   block.m2[0] = m2 < 0.0 ? 0.0 : m2;
 }
 
+// The two passes over one row. They are not inlined because GCC would otherwise unroll the loop
+// over rows into them (unroll and jam) and then fail to vectorize either.
+template <class T>
+EVENKEEL_NOINLINE void add_differences(const T* __restrict x, Index width,
+                                       const double* __restrict from, double* __restrict sum) {
+  for (Index i = 0; i < width; ++i) sum[i] += widen(x[i]) - from[i];
+}
+
+template <class T>
+EVENKEEL_NOINLINE void add_deviations(const T* __restrict x, Index width,
+                                      const double* __restrict mean, double* __restrict rest,
+                                      double* __restrict squares) {
+  for (Index i = 0; i < width; ++i) {
+    const double deviation = widen(x[i]) - mean[i];
+    rest[i] += deviation;
+    squares[i] += deviation * deviation;
+  }
+}
+
 // The same for a block of rows, one channel per lane.
 template <class T>
 inline void block_of_rows(const T* const* rows, Index count, Index width, Block& block) {
-  double first[kChunk], sum[kChunk] = {}, rest[kChunk] = {}, squares[kChunk] = {};
+  EVENKEEL_ALIGNED double first[kChunk];
+  EVENKEEL_ALIGNED double sum[kChunk] = {};
+  EVENKEEL_ALIGNED double rest[kChunk] = {};
+  EVENKEEL_ALIGNED double squares[kChunk] = {};
   load_run(rows[0], 1, width, first);
-  for (Index r = 0; r < count; ++r) {
-    const T* __restrict x = rows[r];
-    for (Index i = 0; i < width; ++i) sum[i] += widen(x[i]) - first[i];
-  }
+  for (Index r = 0; r < count; ++r) add_differences(rows[r], width, first, sum);
   const double n = static_cast<double>(count);
   for (Index i = 0; i < width; ++i) block.hi[i] = first[i] + sum[i] / n;
-  for (Index r = 0; r < count; ++r) {
-    const T* __restrict x = rows[r];
-    for (Index i = 0; i < width; ++i) {
-      const double deviation = widen(x[i]) - block.hi[i];
-      rest[i] += deviation;
-      squares[i] += deviation * deviation;
-    }
-  }
+  for (Index r = 0; r < count; ++r) add_deviations(rows[r], width, block.hi, rest, squares);
   block.count = n;
   for (Index i = 0; i < width; ++i) {
     block.lo[i] = rest[i] / n;
@@ -109,7 +123,7 @@ inline Index compact(const std::uint8_t* keep, Index count, double* x) {
 
 template <class T>
 inline void moments_by_channel(const Job& job, const Item& item, Partial& total) {
-  double x[kBlock];
+  EVENKEEL_ALIGNED double x[kBlock];
   std::uint8_t keep[kBlock];
   Block block;
   for (Index begin = item.begin; begin < item.end; begin += kBlock) {

@@ -31,7 +31,7 @@ inline double fold(double* lanes) {
 // Lane sums of term(i) for i < count; a fixed lane count lets the compiler vectorize exactly this.
 template <class Term>
 inline double lane_sum(Index count, const Term& term) {
-  double lanes[kLanes] = {};
+  EVENKEEL_ALIGNED double lanes[kLanes] = {};
   Index i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     for (Index lane = 0; lane < kLanes; ++lane) lanes[lane] += term(i + lane);

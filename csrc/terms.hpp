@@ -7,12 +7,6 @@
 
 #include "activation.hpp"
 
-#if defined(_MSC_VER)
-#define EVENKEEL_NOINLINE __declspec(noinline)
-#else
-#define EVENKEEL_NOINLINE [[gnu::noinline]]
-#endif
-
 namespace evenkeel::EVENKEEL_ISA {
 namespace {
 
@@ -22,7 +16,7 @@ struct Same {
 };
 
 struct Each {
-  double value[kChunk];
+  EVENKEEL_ALIGNED double value[kChunk];
   double operator[](Index i) const { return value[i]; }
 };
 
@@ -86,7 +80,10 @@ EVENKEEL_NOINLINE void input_gradient(const Terms<Values>& terms, Index count, b
 
 // One chunk in double, whatever the element type.
 struct Chunk {
-  double x[kChunk], dy[kChunk], residual[kChunk], z[kChunk];
+  EVENKEEL_ALIGNED double x[kChunk];
+  EVENKEEL_ALIGNED double dy[kChunk];
+  EVENKEEL_ALIGNED double residual[kChunk];
+  EVENKEEL_ALIGNED double z[kChunk];
   std::uint8_t keep[kChunk];
 };
 

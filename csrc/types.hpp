@@ -6,6 +6,12 @@
 
 #include "job.hpp"
 
+#if defined(_MSC_VER)
+#define EVENKEEL_NOINLINE __declspec(noinline)
+#else
+#define EVENKEEL_NOINLINE [[gnu::noinline]]
+#endif
+
 namespace evenkeel::EVENKEEL_ISA {
 namespace {
 
@@ -33,11 +39,12 @@ inline double widen(Half value) {
   const Word sign = static_cast<Word>(value.bits & 0x8000u) << 16;
   const Word rebias = magnitude >= 0x7c00u ? 224u << 23 : 112u << 23;  // Inf and NaN stay so
   const Word normal = (magnitude << 13) + rebias;
-  const Word subnormal = as_word(static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f);
+  const float units = static_cast<float>(static_cast<std::int32_t>(magnitude));
+  const Word subnormal = as_word(units * 0x1p-24f);
   return static_cast<double>(as_float((magnitude < 0x0400u ? subnormal : normal) | sign));
 }
 
-// 16-bit results pass through float: at most 2^-24 is added to their own rounding of 2^-9 or 2^-12.
+// 16-bit results pass through float: at most 2^-24 is added to their own rounding of 2^-8 or 2^-11.
 inline void narrow(double value, double& out) { out = value; }
 inline void narrow(double value, float& out) { out = static_cast<float>(value); }
 

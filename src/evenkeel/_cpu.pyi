@@ -1,5 +1,5 @@
 """
-Batch-norm kernels for the CPU; evenkeel.kernels.providers._cpu is their only caller.
+Batch-norm kernels for the CPU, called by evenkeel.kernels._providers._cpu alone.
 """
 
 from collections.abc import Sequence

@@ -137,7 +137,7 @@ def test_the_isa_variable_chooses(isa: str) -> None:
 def test_an_unknown_isa_is_refused_with_what_the_machine_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from evenkeel.kernels.providers._cpu import CpuProvider
+    from evenkeel.kernels._providers._cpu import CpuProvider
 
     monkeypatch.setenv("EVENKEEL_ISA", "sse9")
     with pytest.raises(ProviderError, match=r"(?s)EVENKEEL_ISA=sse9.*baseline"):
@@ -231,7 +231,7 @@ def test_reasons_name_device_dtype_and_the_missing_extension(
     assert provider.reasons_against(Problem("cpu", "bfloat16")) == []
     assert "cuda" in provider.reasons_against(Problem("cuda", "float32"))[0]
     assert "int8" in provider.reasons_against(Problem("cpu", "int8"))[0]
-    monkeypatch.setattr("evenkeel.kernels.providers._cpu._missing", "no such module")
+    monkeypatch.setattr("evenkeel.kernels._providers._cpu._missing", "no such module")
     assert "C++20 compiler" in provider.reasons_against(Problem("cpu", "float32"))[0]
 
 

@@ -27,6 +27,7 @@ _EXTRAS: Final = {
     "torch": "torch",
     "jinja2": "study",
     "joblib": "study",
+    "PIL": "study",
     "plotly": "study",
     "sklearn": "study",
 }

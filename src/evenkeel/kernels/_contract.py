@@ -9,7 +9,7 @@ Conventions that hold for every verb:
 
 * ``x``, ``dy`` and ``residual`` are torch tensors on the canonical view ``(N, C, S)``, of one
   floating dtype (float16, bfloat16, float32, float64), on one device, with any strides,
-  possibly of size zero. Nothing is written into them.
+  possibly of size zero, their values in memory (no lazy negation). Nothing is written into them.
 * A result of shape ``(N, C, S)`` is a new tensor ``torch.empty_like(x)``: the same dtype and,
   for dense inputs, the same strides.
 * The *accumulation dtype* is float64 for float64 inputs and float32 for all others. All
@@ -19,7 +19,8 @@ Conventions that hold for every verb:
   and are 0 in every ``(N, C, S)`` result, whatever ``x`` holds there (NaN too).
 * ``count`` is the number of kept values per channel: an int, or a 0-d int64 tensor where
   reading it would make the host wait. A count of 0 gives mean 0, variance 0.
-* NaN or Inf in a channel makes that channel's results NaN or Inf, and no other's.
+* NaN or Inf in a channel of ``x`` makes that channel's statistics, output and dx NaN or Inf, and
+  touches no other channel. Its sums and d residual, which may not depend on ``x``, are left open.
 """
 
 from __future__ import annotations

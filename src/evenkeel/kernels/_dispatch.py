@@ -201,7 +201,7 @@ def _missing(name: str) -> tuple[str, ...]:
 
 @cache
 def _instance(name: str) -> Provider:
-    module = importlib.import_module(f"evenkeel.kernels.providers._{name}")
+    module = importlib.import_module(f"evenkeel.kernels._providers._{name}")
     return cast("Provider", getattr(module, _CLASSES[name])())
 
 

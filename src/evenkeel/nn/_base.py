@@ -168,6 +168,7 @@ class NormCore(_NormBase):
         self, x: Tensor, residual: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         label = self._label()
+        _checks.check_eps(self.eps, label)
         if not jit_tracing():
             _checks.check_enough_values(x, label)
         y, moments = normalize_batch(

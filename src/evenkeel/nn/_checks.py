@@ -79,6 +79,20 @@ def check_channels(x: Tensor, tensors: Sequence[Tensor | None], layer: str) -> N
             )
 
 
+def check_eps(eps: float, layer: str) -> None:
+    """Raise InputError (a ValueError) unless eps is positive, as torch does in training."""
+    if eps > 0:
+        return
+    raise InputError(
+        explain(
+            asked=f"{layer}: eps must be positive during training",
+            got=f"eps={eps}",
+            why="a channel of equal values has variance 0, and would be divided by 0",
+            do="pass a positive eps, such as the default 1e-5; in evaluation mode 0 is allowed",
+        )
+    )
+
+
 def check_enough_values(x: Tensor, layer: str) -> None:
     """Raise ShapeError (a ValueError) where a training batch has one value per channel."""
     if x.numel() == x.shape[1]:

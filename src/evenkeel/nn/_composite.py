@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from evenkeel.kernels import Moments
-from evenkeel.kernels.providers._aten import activate
+from evenkeel.kernels._providers._aten import activate
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -77,10 +77,11 @@ def updated(running: Running, batch: Moments, rule: Rule) -> Running:
     enters = enough if rule.nonfinite == "propagate" else enough & finite
     counted = enters | ~enough if rule.count_empty else enters
     batches = None if running.batches is None else running.batches + counted
-    factor = _factor(rule, batches).to(batch.mean.dtype)
+    factor = _factor(rule, batches)
     pairs = ((running.mean, batch.mean), (running.var, _stored(batch, rule)))
     mean, var = (
-        torch.where(enters, old + factor.to(old.dtype) * (new.to(old.dtype) - old), old)
+        # In the wider of the two dtypes, so that 16-bit statistics are rounded once.
+        torch.where(enters, (old + factor * (new - old)).to(old.dtype), old)
         for old, new in pairs
     )
     return Running(mean, var, batches, running.skipped + (enough & ~finite))
@@ -139,7 +140,10 @@ def _enter(running: Running, batch: Moments, rule: Rule) -> None:
         if factor is None:
             factor = 1 / int(running.batches)
     for old, new in ((running.mean, batch.mean), (running.var, _stored(batch, rule))):
-        old.lerp_(new.to(old.dtype), factor or 0.0)
+        if old.dtype == new.dtype:
+            old.lerp_(new, factor or 0.0)
+        else:  # rounded once, at the end
+            old.add_((new - old) * (factor or 0.0))
 
 
 def refuse_nonfinite(batch: Moments, layer: str) -> None:
@@ -187,7 +191,7 @@ def _commit_op(
     count_empty: bool,
 ) -> None:
     batch = Moments(count, mean, torch.zeros_like(mean), var)
-    rule = Rule(momentum, variance, nonfinite, count_empty)  # type: ignore[arg-type]
+    rule = Rule(momentum, variance, nonfinite, count_empty)  # type: ignore[arg-type] - the schema has plain strings
     _commit_on_device(Running(running_mean, running_var, batches, skipped), batch, rule)
 
 

@@ -8,8 +8,13 @@ be frozen into the graph.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch.autograd import forward_ad
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def transforms_active() -> bool:
@@ -30,6 +35,19 @@ def forward_ad_active() -> bool:
 def backward_running() -> bool:
     """Whether this thread is inside a backward pass: a forward pass now is a recomputation."""
     return torch._C._current_graph_task_id() != -1
+
+
+def is_batched(dy: Tensor) -> bool:
+    """Whether vmap runs over a backward pass (``is_grads_batched``, ``vectorize=True``)."""
+    functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue] - no stub
+    return functorch.is_legacy_batchedtensor(dy) or functorch.is_batchedtensor(dy)
+
+
+def in_memory(*tensors: Tensor | None) -> list[Any]:
+    """The values as they lie in memory: kernels read addresses, which know no lazy negation."""
+    return [
+        t.clone() if t is not None and (t.is_neg() or t._is_zerotensor()) else t for t in tensors
+    ]
 
 
 def jit_tracing() -> bool:

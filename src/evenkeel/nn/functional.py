@@ -20,6 +20,7 @@ from evenkeel.nn._statistics import (
     refuse_nonfinite,
     updated,
 )
+from evenkeel.nn._strict import is_strict
 from evenkeel.nn.ops import normalize_batch
 from evenkeel.spec import Activation
 
@@ -88,6 +89,8 @@ def batch_norm(
         tensor([0.1000])
     """
     name = "functional.batch_norm"
+    if input.dim() == 1 and input.numel() == 0:  # as torch, which lets an empty vector through
+        return BatchNormResult(input.clone(), running_mean, running_var)
     _checks.check_rank(input, (2, 3, 4, 5), name)
     _checks.check_dtype(input, (weight, bias), name)
     _checks.check_channels(input, (running_mean, running_var, weight, bias), name)
@@ -103,6 +106,7 @@ def batch_norm(
         y = activate(y if residual is None else y + residual, how)
         y = y if mask is None else y.where(mask.unsqueeze(1), 0.0)
         return BatchNormResult(y, running_mean, running_var)
+    _checks.check_eps(eps, name)
     _checks.check_enough_values(input, name)
     y, moments = normalize_batch(input, weight, bias, eps, how, residual, mask)
     if nonfinite == "raise":
@@ -111,7 +115,8 @@ def batch_norm(
         return BatchNormResult(y, running_mean, running_var)
     with torch.no_grad():
         running = Running(running_mean, running_var, None, torch.zeros((), dtype=torch.int64))
-        new = updated(running, moments, Rule(momentum, variance, nonfinite))
+        policy = "propagate" if is_strict() else nonfinite
+        new = updated(running, moments, Rule(momentum, variance, policy))
     return BatchNormResult(y, new.mean, new.var)
 
 

@@ -24,6 +24,7 @@ def is_batch_norm(module: nn.Module) -> bool:
     These are all of torch's own (Sync and Lazy, too) and their subclasses, evenkeel's fused
     layers, and frozen ones as torchvision and detectron2 have them: four buffers, no parameter.
     """
+    # torch has no public name for either.
     from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
     from torch.nn.modules.instancenorm import (
         _InstanceNorm,  # pyright: ignore[reportPrivateUsage]

@@ -183,7 +183,8 @@ def _epilogue_cases() -> Iterator[Case]:
         yield Case(f"{label}, kinks", activation=activation, affine="zero", residual="kinks")
         yield Case(f"{label}, large z", activation=activation, eps=1e-3, residual="random",
                    values="mean/std 1e2", shape=(40, 3, 11))  # fmt: skip
-        yield Case(f"{label}, constant channel", activation=activation, values="constant")
+        for values in ("constant", "NaN in one channel", "Inf in one channel"):
+            yield Case(f"{label}, {values}", activation=activation, values=values)
 
 
 def _mask_cases() -> Iterator[Case]:

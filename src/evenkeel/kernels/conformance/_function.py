@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from evenkeel.kernels.conformance._law import Law
+from evenkeel.kernels.conformance._law import law_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ def check_function(
         Largest ratio of error to bound under ``"y"``, ``"dx"``, ``"dweight"``, ``"dbias"``;
         infinite where a result is NaN and the law is not.
     """
-    inputs = case.build()
-    law = Law(inputs)
+    law = law_of(case)
+    inputs = law.inputs
     x = inputs.x.detach().clone().requires_grad_()
     weight, bias = (
         None if t is None else t.detach().clone().requires_grad_()
@@ -45,10 +45,10 @@ def check_function(
     results = {"y": y.detach(), **dict(zip(leaves, gradients, strict=True))}
     with np.errstate(all="ignore"):
         want = {
-            "y": (law.y, law.y_bound()),
-            "dx": (law.input_gradients(training=True)[0], law.dx_bound(training=True)),
-            "dweight": (law.sums.dz_xhat, law.dz_xhat_sum_bound()),
-            "dbias": (law.sums.dz, law.dz_sum_bound()),
+            "y": (law.y, law.y_bound),
+            "dx": (law.training_gradients[0], law.training_dx_bound),
+            "dweight": (law.sums.dz_xhat, law.dz_xhat_sum_bound),
+            "dbias": (law.sums.dz, law.dz_sum_bound),
         }
         return {name: _ratio(results[name], *want[name]) for name in results}
 

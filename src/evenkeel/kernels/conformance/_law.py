@@ -8,7 +8,7 @@ what any implementation was seen to reach.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 from evenkeel import reference
 from evenkeel.kernels._contract import Norm
-from evenkeel.kernels.providers._reference import (
+from evenkeel.kernels._providers._reference import (
     arguments_in,
     bools,
     exact,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from evenkeel.kernels.conformance._cases import Inputs
+    from evenkeel.kernels.conformance._cases import Case, Inputs
 
 K: Final = 16.0
 #: Activations with a kink: the derivative jumps where z is within the bound of one of these.
@@ -108,14 +108,16 @@ class Law:
         weight = self.inputs.weight
         return np.ones_like(self.moments.var) if weight is None else exact(weight)
 
+    @cached_property
     def arguments(self) -> dict[str, Any]:
         """Everything but x and dy, as :mod:`evenkeel.reference` takes it."""
         return {
-            **arguments_in(self.norm(), self.inputs.residual, self.inputs.mask),
+            **arguments_in(self.norm, self.inputs.residual, self.inputs.mask),
             "mean": self.moments.mean,  # not rounded to the contract's pair
             "var": self.moments.var,
         }
 
+    @cached_property
     def norm(self) -> Norm:
         """The true mean and variance, rounded as the contract carries them."""
         i = self.inputs
@@ -125,18 +127,25 @@ class Law:
     @cached_property
     def y(self) -> NDArray[Any]:
         """Output, eq. (5)."""
-        return reference.normalize(self.x, **self.arguments())
+        return reference.normalize(self.x, **self.arguments)
 
     @cached_property
     def sums(self) -> reference.Sums:
         """Eq. (9)."""
-        return reference.backward_reduce(self.dy, self.x, **self.arguments())
+        return reference.backward_reduce(self.dy, self.x, **self.arguments)
 
-    def input_gradients(self, *, training: bool) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Eq. (10) or (11), and the gradient of the residual."""
-        sums = self.sums if training else None
+    @cached_property
+    def training_gradients(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Eq. (10), and the gradient of the residual."""
         count = self.moments.count
-        return reference.backward_input(self.dy, self.x, sums=sums, count=count, **self.arguments())
+        return reference.backward_input(
+            self.dy, self.x, sums=self.sums, count=count, **self.arguments
+        )
+
+    @cached_property
+    def inference_gradients(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Eq. (11), and the gradient of the residual."""
+        return reference.backward_input(self.dy, self.x, **self.arguments)
 
     # The sizes on which the bounds rest; each per channel unless said otherwise.
 
@@ -147,7 +156,7 @@ class Law:
 
     @cached_property
     def _z(self) -> NDArray[Any]:
-        arguments: dict[str, Any] = {**self.arguments(), "activation": IDENTITY}
+        arguments: dict[str, Any] = {**self.arguments, "activation": IDENTITY}
         return reference.normalize(self.x, **arguments)
 
     @cached_property
@@ -180,44 +189,58 @@ class Law:
 
     # The bounds.
 
+    @cached_property
     def mean_bound(self) -> NDArray[Any]:
         """Of mean + mean_lo."""
         return K * self.u * np.sqrt(self.moments.var) + self._pair_error
 
+    @cached_property
     def var_bound(self) -> NDArray[Any]:
         """Of the biased variance: relative to the variance itself."""
         return K * self.u * self.moments.var
 
+    @cached_property
     def y_bound(self) -> NDArray[Any]:
         """Of the output, (N, C, S): accumulation error, and the rounding of the output."""
         scale = K * self.u * self._z_scale[None, :, None]
         return scale + self._rounding(self.y)
 
+    @cached_property
     def dz_sum_bound(self) -> NDArray[Any]:
         """Of d beta: k u sum|dy|."""
         return K * self.u * _total(np.abs(self._kept(self.dy))) * self._dz_factor
 
+    @cached_property
     def dz_xhat_sum_bound(self) -> NDArray[Any]:
         """Of d gamma: k u sum|dy xhat|, and the error of the pair."""
         dy = np.abs(self._kept(self.dy))
         terms = K * self.u * _total(dy * np.abs(self._xhat)) * self._dz_factor
         return terms + _total(dy) * self._pair_error * self.inv_std
 
-    def dx_bound(self, *, training: bool) -> NDArray[Any]:
-        """Of dx, (N, C, S), as promise 1 states it."""
-        dy = self._kept(self.dy)
-        size = _largest(dy)
-        if training and self.moments.count:
+    @cached_property
+    def training_dx_bound(self) -> NDArray[Any]:
+        """Of dx in training, (N, C, S), as promise 1 states it."""
+        size = _largest(self._kept(self.dy))
+        if self.moments.count:
             mean_dz, mean_dz_xhat = (np.abs(s) / self.moments.count for s in self.sums)
             size = size + mean_dz + _largest(self._xhat) * mean_dz_xhat
-        slope = np.abs(self.gamma) * self.inv_std
-        bound = K * self.u * slope * size * self._dz_factor
-        return bound[None, :, None] + self._rounding(self.input_gradients(training=training)[0])
+        return self._dx_bound(size) + self._rounding(self.training_gradients[0])
 
+    @cached_property
+    def inference_dx_bound(self) -> NDArray[Any]:
+        """Of dx where mean and variance are constants, (N, C, S)."""
+        size = _largest(self._kept(self.dy))
+        return self._dx_bound(size) + self._rounding(self.inference_gradients[0])
+
+    def _dx_bound(self, size: NDArray[Any]) -> NDArray[Any]:
+        slope = np.abs(self.gamma) * self.inv_std
+        return (K * self.u * slope * size * self._dz_factor)[None, :, None]
+
+    @cached_property
     def dresidual_bound(self) -> NDArray[Any]:
         """Of the gradient of the residual, (N, C, S)."""
         size = K * self.u * np.abs(self._kept(self.dy)) * self._dz_factor[None, :, None]
-        return size + self._rounding(self.input_gradients(training=True)[1])
+        return size + self._rounding(self.training_gradients[1])
 
     def _rounding(self, value: NDArray[Any]) -> NDArray[Any]:
         """Half a unit in the last place of the output dtype, and its smallest number."""
@@ -231,3 +254,9 @@ def _largest(value: NDArray[Any]) -> NDArray[Any]:
 
 def _total(value: NDArray[Any]) -> NDArray[Any]:
     return value.sum(axis=(0, 2))
+
+
+@lru_cache(maxsize=2048)
+def law_of(case: Case) -> Law:
+    """The law of a case, computed once however many providers are held against it."""
+    return Law(case.build())

@@ -244,7 +244,7 @@ def _threads() -> int:
 
 def _type(x: Tensor) -> int:
     """Code of the element type; each verb asks it first, and refuses an impossible x here."""
-    if x.dtype in _TYPES and x.is_cpu and x.dim() == 3:
+    if x.dtype in _TYPES and x.is_cpu and x.dim() == 3 and not x.is_neg():
         return _TYPES[x.dtype]
     error = ShapeError if x.dtype in _TYPES else DTypeError
     raise error(
@@ -252,7 +252,7 @@ def _type(x: Tensor) -> int:
             asked="a batch-norm kernel on the CPU",
             got=f"x of dtype {x.dtype} and shape {tuple(x.shape)} on {x.device}",
             why=f"the kernels take (N, C, S) on the CPU, of {', '.join(_SERVED)}",
-            do="convert x, or choose another provider",
+            do="convert x (a lazy negation by x.resolve_neg()), or choose another provider",
         )
     )
 
@@ -286,7 +286,8 @@ def _mask(mask: Tensor | None, x: Tensor) -> _Ints | None:
 
 def _channels(values: Tensor, x: Tensor, name: str) -> _Ints:
     """Address, type and stride of one number per channel."""
-    if values.dtype not in _TYPES or values.shape != (x.shape[1],) or not values.is_cpu:
+    known = values.dtype in _TYPES and values.is_cpu and not values.is_neg()
+    if not known or values.shape != (x.shape[1],):
         raise ShapeError(
             explain(
                 asked=f"{name} for x of shape {tuple(x.shape)}",
@@ -325,7 +326,8 @@ def _like(value: Tensor, x: Tensor, name: str) -> Tensor:
             )
         )
     dense = torch.empty_like(x)
-    return value if value.stride() == dense.stride() else dense.copy_(value)
+    as_is = value.stride() == dense.stride() and not value.is_neg()
+    return value if as_is else dense.copy_(value)
 
 
 def _maybe_like(value: Tensor | None, x: Tensor, name: str) -> Tensor | None:
@@ -334,7 +336,7 @@ def _maybe_like(value: Tensor | None, x: Tensor, name: str) -> Tensor | None:
 
 def _same_layout(value: Tensor, x: Tensor) -> bool:
     same = value.shape == x.shape and value.stride() == x.stride()
-    return same and value.dtype == x.dtype and value.is_cpu
+    return same and value.dtype == x.dtype and value.is_cpu and not value.is_neg()
 
 
 def _count(x: Tensor, mask: Tensor | None) -> int:

@@ -1,0 +1,45 @@
+# Each target makes .venv, installs what it needs with constraints.txt, and does nothing twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What decides whether the package has to be installed again; Python files are used in place.
+BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+# Build tools are pinned like everything else.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: study test test-all lint bench docs clean
+
+study: $(VENV)/.study  ## train with and without batch norm, write study/report.html
+	$(BIN)/evenkeel study $(ARGS)
+
+test: $(VENV)/.dev  ## everything that runs in ten minutes on two cores
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.dev  ## the slow tier too; its summary goes to docs/test-all.md
+	$(BIN)/pytest -n 2 --dist worksteal --junitxml=build/test-all.xml $(ARGS)
+	$(BIN)/python tests/summarize.py build/test-all.xml docs/test-all.md
+
+lint: $(VENV)/.dev  ## style, types, layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## accuracy beside torch, table under benchmarks/results/
+	$(BIN)/python benchmarks/accuracy.py $(ARGS)
+	$(BIN)/python benchmarks/readme.py
+
+docs: $(VENV)/.docs  ## the documentation site, in site/
+	$(BIN)/mkdocs build --strict
+
+clean:  ## everything that was built or installed; results stay
+	rm -rf $(VENV) build site .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of extras; a stamp is newer than what was built from.
+$(VENV)/.%: $(BUILD) | $(BIN)/pip
+	$(BIN)/pip install --quiet --editable ".[$*]"
+	touch $@

@@ -1,0 +1,150 @@
+"""``evenkeel study``: arguments in, progress and a summary out."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from rich.console import Console
+
+    from evenkeel.report import Table
+    from evenkeel.study import Study, StudySettings
+    from evenkeel.study._execute import Progress
+
+#: Exit code of a program that was stopped by Ctrl-C (128 + SIGINT).
+INTERRUPTED: Final = 130
+#: Width of the summary where no terminal says otherwise.
+_WIDTH: Final = 80
+
+
+def study(
+    data: Annotated[
+        str, typer.Option(help="digits, npz:FILE (arrays x and y) or idx:DIR (MNIST's format).")
+    ] = "digits",
+    quick: Annotated[  # noqa: FBT002 - typer makes an option of it
+        bool, typer.Option("--quick", help="Fewer rates, epochs and seeds: a first look.")
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(help="Repetitions of every run (5, or 3 with --quick).")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("study"),
+    only: Annotated[str, typer.Option(help="Sections to run, separated by commas.")] = "",
+    as_json: Annotated[  # noqa: FBT002 - likewise
+        bool, typer.Option("--json", help="Print the summary as JSON.")
+    ] = False,
+) -> None:
+    """Train a network with and without batch norm and report what it did.
+
+    Writes results.json, model.safetensors and report.html to the --out folder.
+
+    Examples:
+        evenkeel study
+
+        evenkeel study --quick --out /tmp/look
+
+        evenkeel study --data idx:mnist/ --seeds 3
+    """
+    from rich.console import Console
+
+    from evenkeel.study import StudySettings, run_study
+
+    names = tuple(name.strip() for name in only.split(",") if name.strip())
+    settings = StudySettings(data=data, quick=quick, seeds=seeds, out=out, only=names)
+    errors = Console(stderr=True)
+    try:
+        with _progress(errors) as progress:
+            done = run_study(settings, progress)
+    except KeyboardInterrupt:
+        errors.print(_interrupted(settings), highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        typer.echo(json.dumps(_records(done), ensure_ascii=False))
+    else:
+        print_summary(done, Console())
+
+
+def print_summary(done: Study, console: Console) -> None:
+    """Print each section's headline and summary table, and where the files are."""
+    from rich.markup import escape
+
+    console.width = min(console.width, 100) if console.is_terminal else _WIDTH
+    for section, findings in done.findings:
+        console.print(f"\n[bold]{escape(section.title)}[/bold]  {escape(findings.headline)}\n")
+        console.print(_rich_table(findings.summary))
+    console.print(
+        f"\n{done.results['timing']['runs']} runs in {done.results['timing']['seconds']:.0f} s"
+    )
+    for path in done.files:
+        console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+
+
+def _rich_table(table: Table) -> object:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    from evenkeel.report import write_cell
+
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        side = "left" if column.format == "text" else "right"
+        # One word per line: the headings are longer than what stands below them.
+        drawn.add_column(column.title.replace(" ", "\n"), justify=side, no_wrap=True)
+    for row in table.rows:
+        cells = zip(row, table.columns, strict=True)
+        drawn.add_row(*(write_cell(value, column.format) for value, column in cells))
+    return drawn
+
+
+def _records(done: Study) -> dict[str, object]:
+    """Return the summary tables as records, with the places of the files."""
+    return {
+        "sections": {section.name: asdict(found.summary) for section, found in done.findings},
+        "files": [str(path) for path in done.files],
+    }
+
+
+def _interrupted(settings: StudySettings) -> str:
+    kept = settings.out / "results.json"
+    earlier = (
+        f"the earlier results in {settings.out}" if kept.exists() else "nothing was there before"
+    )
+    return f"Interrupted. No file was written; kept: {earlier}."
+
+
+@contextmanager
+def _progress(console: Console) -> Generator[Progress]:
+    """Show a bar with the time left on a terminal, a line every tenth of the way elsewhere."""
+    if not console.is_terminal:
+        yield _lines(console)
+        return
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("training"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("training", total=None)
+
+        def update(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield update
+
+
+def _lines(console: Console) -> Progress:
+    def update(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total or done == 0:
+            console.print(f"training: {done} of {total} runs", highlight=False)
+
+    return update

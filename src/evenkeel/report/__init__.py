@@ -1,0 +1,45 @@
+"""Reports as data, and the renderer that makes one offline HTML file of them.
+
+Knows nothing of networks or training: whoever has numbers to show builds a :class:`Report`
+out of chapters, figures and tables and calls :func:`render_html`.
+"""
+
+from __future__ import annotations
+
+from evenkeel.report._html import render_html
+from evenkeel.report._model import (
+    Axis,
+    Cell,
+    Chapter,
+    Column,
+    Figure,
+    Findings,
+    Format,
+    Highlight,
+    Note,
+    Panel,
+    Picture,
+    Report,
+    Series,
+    Table,
+)
+from evenkeel.report._text import write_cell
+
+__all__ = [
+    "Axis",
+    "Cell",
+    "Chapter",
+    "Column",
+    "Figure",
+    "Findings",
+    "Format",
+    "Highlight",
+    "Note",
+    "Panel",
+    "Picture",
+    "Report",
+    "Series",
+    "Table",
+    "render_html",
+    "write_cell",
+]

@@ -1,0 +1,160 @@
+"""What a report is made of, as plain data: no plotting library, no markup.
+
+A study builds these; the renderer draws them. Numbers stay numbers (a :class:`Format` says how
+they are written), so the same records go into ``results.json`` through ``dataclasses.asdict``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+#: How a number is written: as it is, as a percentage, as a learning rate, or as a count.
+Format: TypeAlias = Literal["text", "number", "percent", "rate", "count"]
+Cell: TypeAlias = str | float | int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """One axis of a figure; ``limits`` are in data units, also on a logarithmic scale."""
+
+    title: str
+    scale: Literal["linear", "log"] = "linear"
+    format: Format = "number"
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One line over ``x``, with a band from ``low`` to ``high`` where both are given.
+
+    Args:
+        name: what the legend says.
+        x: positions, strictly increasing.
+        y: values; None leaves a gap.
+        low: lower edge of the band, as long as ``x``, or empty for no band.
+        high: upper edge of the band.
+        color: index into the palette of the renderer (0 to 5).
+        dash: stroke of the line; colour is never the only difference.
+        markers: draw a point at each ``x``.
+        faint: a thin companion line, kept out of the legend.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    color: int = 0
+    dash: Literal["solid", "dash", "dot"] = "solid"
+    markers: bool = True
+    faint: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One plot of a figure; the panels of a figure share titles of axes and the y range."""
+
+    title: str
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """Plots side by side under one caption, with a text that says what they show."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    x: Axis
+    y: Axis
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """Heading of a table column and the way its numbers are written."""
+
+    title: str
+    format: Format = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A titled table; every row has one cell per column."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Highlight:
+    """One number worth a large print: what it is, its value, and what it is held against."""
+
+    label: str
+    value: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What one section found.
+
+    ``headline`` is one or two sentences for the top of the report, ``answer`` one paragraph,
+    ``summary`` a table small enough for a terminal.
+    """
+
+    headline: str
+    answer: str
+    highlights: tuple[Highlight, ...]
+    summary: Table
+    figures: tuple[Figure, ...]
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chapter:
+    """One section of the report: a claim, how it was tested, and what was found."""
+
+    name: str
+    title: str
+    claim: str
+    method: tuple[str, ...]
+    findings: Findings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A PNG image and the text that stands for it."""
+
+    png: bytes
+    width: int
+    height: int
+    label: str
+    alt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """A titled list of paragraphs, such as the limitations."""
+
+    name: str
+    title: str
+    paragraphs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that the HTML file shows, in reading order."""
+
+    title: str
+    subtitle: str
+    pictures: tuple[Picture, ...]
+    pictures_caption: str
+    chapters: tuple[Chapter, ...]
+    tables: tuple[Table, ...]
+    notes: tuple[Note, ...]
+    footer: str

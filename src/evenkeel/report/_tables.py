@@ -1,0 +1,42 @@
+"""The numbers behind a figure as a table, for readers who do not see the plot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evenkeel.report._model import Column, Table
+from evenkeel.report._text import MISSING, write_cell
+
+if TYPE_CHECKING:
+    from evenkeel.report._model import Axis, Cell, Figure, Panel, Series
+
+
+def panel_table(figure: Figure, panel: Panel) -> Table:
+    """Return one row per position on the x axis and one column per series."""
+    columns = [Column(title=figure.x.title, format=figure.x.format)]
+    columns += [
+        Column(title=f"{series.name} (low to high)" if series.low else series.name)
+        for series in panel.series
+    ]
+    positions = sorted({x for series in panel.series for x in series.x})
+    lookups = [_written(series, figure.y) for series in panel.series]
+    rows: list[tuple[Cell, ...]] = [
+        (x, *(lookup.get(x, MISSING) for lookup in lookups)) for x in positions
+    ]
+    return Table(
+        name=f"{figure.name}-data", title=panel.title, columns=tuple(columns), rows=tuple(rows)
+    )
+
+
+def _written(series: Series, axis: Axis) -> dict[float, str]:
+    """Return x -> ``value (low to high)`` for one series."""
+    values = [write_cell(y, axis.format) for y in series.y]
+    if series.low:
+        edges = zip(series.low, series.high, strict=True)
+        values = [
+            f"{value} ({write_cell(low, axis.format)} to {write_cell(high, axis.format)})"
+            if value != MISSING
+            else MISSING
+            for value, (low, high) in zip(values, edges, strict=True)
+        ]
+    return dict(zip(series.x, values, strict=True))
