@@ -91,12 +91,12 @@ class Problem:
 
 
 class Provider(Protocol):
-    """One implementation of the seven verbs."""
+    """One implementation of the seven verbs.
 
-    @property
-    def name(self) -> str:
-        """Name as ``EVENKEEL_KERNELS`` and ``kernels.use`` take it."""
-        ...
+    ``name`` is what ``EVENKEEL_KERNELS`` and ``kernels.use`` take.
+    """
+
+    name: str
 
     def reasons_against(self, problem: Problem) -> list[str]:
         """Why this provider cannot serve ``problem``; empty when it can."""

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from evenkeel.kernels._contract import Moments, Norm, Sums
-from evenkeel.spec import IDENTITY, Activation
+from evenkeel.kernels._providers._composed import Composed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from evenkeel.kernels._contract import Problem
+    from evenkeel.spec import Activation
 
 REDUCED = (0, 2)
 
@@ -35,7 +36,7 @@ def accumulator(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-class ExactProvider:
+class ExactProvider(Composed):
     """The seven verbs in plain torch operations on float64."""
 
     name: str = "exact"
@@ -96,32 +97,6 @@ class ExactProvider:
             scale = scale * widen(norm.weight)[:, None]
         dx = self._store(core * scale, x, mask)
         return dx, None if residual is None else self._dresidual(dy, dz, x, mask)
-
-    def forward(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: Activation = IDENTITY,
-        residual: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Moments]:
-        moments = self.moments(x, mask)
-        norm = Norm(moments.mean, moments.mean_lo, moments.var, weight, bias, eps, activation)
-        return self.normalize(x, norm, residual, mask), moments
-
-    def backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        norm: Norm,
-        residual: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Sums, Tensor | None]:
-        sums = self.backward_reduce(dy, x, norm, residual, mask)
-        dx, dr = self.backward_input(dy, x, norm, sums, self._count(x, mask), residual, mask)
-        return dx, sums, dr
 
     def _count(self, x: Tensor, mask: Tensor | None) -> int:
         return x.shape[0] * x.shape[2] if mask is None else int(mask.sum())

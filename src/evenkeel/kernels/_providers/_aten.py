@@ -13,12 +13,14 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from evenkeel.kernels._contract import FLOATS, Moments, Norm, Problem, Sums
-from evenkeel.spec import IDENTITY, Activation
+from evenkeel.kernels._providers._composed import Composed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+    from evenkeel.spec import Activation
 
 _NO_FLOAT64: Final = ("mps",)  # devices that cannot accumulate in float64
 _DIMS: Final = (0, 2)
@@ -40,7 +42,7 @@ def activate(z: Tensor, activation: Activation) -> Tensor:
     return _ACTIVATE[activation.name](z, activation.parameter)
 
 
-class AtenProvider:
+class AtenProvider(Composed):
     """The seven verbs of the contract in plain torch operations."""
 
     name = "aten"
@@ -115,21 +117,6 @@ class AtenProvider:
         xhat = _xhat(x, norm)
         dz = _dz(dy, xhat, norm, residual, mask)
         return _input_gradients(dz, xhat, x, norm, sums, count, residual, mask)
-
-    def forward(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: Activation = IDENTITY,
-        residual: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Moments]:
-        """`moments`, then `normalize`."""
-        moments = self.moments(x, mask)
-        norm = Norm(*moments[1:], weight, bias, eps, activation)
-        return self.normalize(x, norm, residual, mask), moments
 
     def backward(
         self,

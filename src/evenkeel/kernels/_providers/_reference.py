@@ -14,7 +14,7 @@ import torch
 
 from evenkeel import reference
 from evenkeel.kernels._contract import FLOATS, Moments, Norm, Problem, Sums
-from evenkeel.spec import IDENTITY, Activation
+from evenkeel.kernels._providers._composed import Composed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ReferenceProvider:
+class ReferenceProvider(Composed):
     """The seven verbs of the contract, answered by :mod:`evenkeel.reference`."""
 
     name = "reference"
@@ -87,35 +87,6 @@ class ReferenceProvider:
             **arguments_in(norm, residual, mask),
         )
         return _like(dx, x), None if residual is None else _like(dresidual, x)
-
-    def forward(
-        self,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        eps: float,
-        activation: Activation = IDENTITY,
-        residual: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Moments]:
-        """`moments`, then `normalize`."""
-        moments = self.moments(x, mask)
-        norm = Norm(*moments[1:], weight, bias, eps, activation)
-        return self.normalize(x, norm, residual, mask), moments
-
-    def backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        norm: Norm,
-        residual: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> tuple[Tensor, Sums, Tensor | None]:
-        """`backward_reduce`, then `backward_input`."""
-        sums = self.backward_reduce(dy, x, norm, residual, mask)
-        count = x.shape[0] * x.shape[2] if mask is None else int(mask.sum())
-        dx, dresidual = self.backward_input(dy, x, norm, sums, count, residual, mask)
-        return dx, sums, dresidual
 
 
 def exact(tensor: Tensor) -> NDArray[Any]:
