@@ -1,5 +1,7 @@
 """Every provider within the bounds on every case; every instruction set; every fault caught."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -12,6 +14,19 @@ from .faults._exact import ExactProvider
 from .faults._known import KNOWN_FAULTS
 
 FAULTS = (*KNOWN_FAULTS, *BLIND_FAULTS)
+#: One case of each dtype after the other, so that a fault of one dtype is met early.
+INTERLEAVED = [
+    case
+    for group in itertools.zip_longest(*(conformance.cases((d,)) for d in conformance.DTYPES))
+    for case in group
+    if case is not None
+]
+#: The other half runs in the slow tier; test_cpu_provider has a share of all of them.
+EVERY_DTYPE = [
+    "float32",
+    "bfloat16",
+    *(pytest.param(d, marks=pytest.mark.slow) for d in ("float64", "float16")),
+]
 
 
 @pytest.mark.parametrize("dtype", conformance.DTYPES)
@@ -23,7 +38,7 @@ def test_provider_is_within_the_bounds(name, dtype):
 
 
 @pytest.mark.parametrize("isa", _cpu.isas()[1:])
-@pytest.mark.parametrize("dtype", conformance.DTYPES)
+@pytest.mark.parametrize("dtype", EVERY_DTYPE)
 def test_every_other_instruction_set_of_this_machine(isa, dtype):
     best = _cpu.isa()
     assert _cpu.select(isa)
@@ -62,7 +77,7 @@ def test_planted_fault_is_rejected(fault):
     provider = fault()
     for got, want in zip(results(provider), results(ExactProvider()), strict=True):
         assert (got - want).abs().max() < 1e-3, "a fault that an easy test sees proves nothing"
-    for case in conformance.cases():
+    for case in INTERLEAVED:
         failures = conformance.check_case(provider, case)
         if failures:
             assert all(f.case == str(case) for f in failures)
