@@ -211,3 +211,16 @@ def test_functional_form_is_pure():
         functional.batch_norm(batch())
     same = functional.batch_norm(batch(), mean, var)
     assert same.running_mean is mean
+
+
+def test_messages_name_the_layer_by_its_path():
+    net = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Sequential(ek.nn.BatchNorm1d(3)))
+    with pytest.warns(NonFiniteWarning, match=r"BatchNorm1d\(3\) at '1\.0'"):
+        net(poisoned())
+    with pytest.raises(ShapeError, match=r"BatchNorm1d\(3\) at '1\.0': expected 2D or 3D"):
+        net(torch.randn(2, 3, 4, 5))
+    torch._dynamo.reset()
+    again = torch.nn.Sequential(ek.nn.BatchNorm1d(3))
+    torch.compile(again, backend="aot_eager")(poisoned())
+    with pytest.warns(NonFiniteWarning, match=r"at '0'"):
+        again.eval()

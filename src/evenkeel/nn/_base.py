@@ -26,7 +26,7 @@ from evenkeel.nn._statistics import (
     report_skipped,
 )
 from evenkeel.nn._strict import is_strict
-from evenkeel.nn._torch_state import jit_tracing
+from evenkeel.nn._torch_state import jit_tracing, path_from_caller
 from evenkeel.nn.ops import normalize_batch
 from evenkeel.spec import IDENTITY, Activation
 
@@ -54,7 +54,6 @@ class NormCore(_NormBase):
     """Mixin over torch's `_NormBase`: evenkeel's training step and its keyword-only extras."""
 
     _ranks: tuple[int, ...] = ()
-    _layer_name: str | None = None
     activation: Activation = IDENTITY
 
     def _extras(
@@ -67,8 +66,8 @@ class NormCore(_NormBase):
         nonfinite: Policy = "skip",
     ) -> None:
         """Take the keyword-only settings; called once the tensors exist."""
-        _checks.check_choice("variance", variance, VARIANCES, self._label())
-        _checks.check_choice("nonfinite", nonfinite, POLICIES, self._label())
+        _checks.check_choice("variance", variance, VARIANCES, self._label)
+        _checks.check_choice("nonfinite", nonfinite, POLICIES, self._label)
         self.variance: Variance = variance
         self.nonfinite: Policy = nonfinite
         self.weight_init, self.bias_init = weight_init, bias_init
@@ -138,16 +137,16 @@ class NormCore(_NormBase):
 
     def _report(self) -> None:
         if not torch.compiler.is_compiling():
-            self._reported = report_skipped(self._skipped, self._reported, self._label())
+            self._reported = report_skipped(self._skipped, self._reported, self._label)
 
     # The forward pass.
 
     def _check_input_dim(self, input: Tensor) -> None:
-        _checks.check_rank(input, self._ranks, self._label())
+        _checks.check_rank(input, self._ranks, self._label)
 
     def _check(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> None:
         """Refuse what cannot be normalized, before anything has changed."""
-        label = self._label()
+        label = self._label
         self._check_input_dim(x)
         self._keep_statistics_wide()
         _checks.check_dtype(x, (self.weight, self.bias), label)
@@ -167,7 +166,7 @@ class NormCore(_NormBase):
     def _with_batch_statistics(
         self, x: Tensor, residual: Tensor | None, mask: Tensor | None
     ) -> Tensor:
-        label = self._label()
+        label = self._label
         _checks.check_eps(self.eps, label)
         if not jit_tracing():
             _checks.check_enough_values(x, label)
@@ -206,7 +205,8 @@ class NormCore(_NormBase):
 
     def _label(self) -> str:
         kind = f"{type(self).__name__}({self.num_features})"
-        return f"{self._layer_name} = {kind}" if self._layer_name else kind
+        path = None if torch.compiler.is_compiling() else path_from_caller(self)
+        return f"{kind} at {path!r}" if path else kind
 
     def extra_repr(self) -> str:
         """Torch's text, and the extras that differ from its behaviour."""

@@ -8,7 +8,7 @@ in Python while tracing would be answered once and for all.
 from __future__ import annotations
 
 import warnings
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from evenkeel.errors import NonFiniteError, NonFiniteWarning, TransformError, explain
 from evenkeel.kernels import Moments
 from evenkeel.nn._torch_state import backward_running, dispatch_mode_active, transforms_active
+
+if TYPE_CHECKING:
+    from evenkeel.nn._checks import Name
 
 Policy = Literal["skip", "propagate", "raise"]
 Variance = Literal["unbiased", "biased"]
@@ -42,7 +45,7 @@ class Rule(NamedTuple):
     count_empty: bool = False
 
 
-def commit(running: Running, batch: Moments, rule: Rule, layer: str) -> bool:
+def commit(running: Running, batch: Moments, rule: Rule, layer: Name) -> bool:
     """Let one batch enter the running statistics, in place.
 
     A batch enters if it has at least two values per channel and, unless the policy is
@@ -113,7 +116,7 @@ def _commit_on_device(running: Running, batch: Moments, rule: Rule) -> None:
             old.copy_(new)
 
 
-def _commit_on_host(running: Running, batch: Moments, rule: Rule, layer: str) -> bool:
+def _commit_on_host(running: Running, batch: Moments, rule: Rule, layer: Name) -> bool:
     """The same rule where asking for a value costs nothing: fewer, smaller operations."""
     if backward_running():
         return False
@@ -146,7 +149,7 @@ def _enter(running: Running, batch: Moments, rule: Rule) -> None:
             old.add_((new - old) * (factor or 0.0))
 
 
-def refuse_nonfinite(batch: Moments, layer: str) -> None:
+def refuse_nonfinite(batch: Moments, layer: Name) -> None:
     """Raise NonFiniteError where a statistic of the batch is NaN or Inf; eager only."""
     if torch.compiler.is_compiling() or transforms_active():
         raise TransformError(_raise_is_eager(layer))
@@ -159,12 +162,12 @@ def _all_finite(batch: Moments) -> bool:
     return float(((batch.mean - batch.mean) + (batch.var - batch.var)).sum()) == 0.0
 
 
-def _commit_under_transform(running: Running, batch: Moments, rule: Rule, layer: str) -> None:
+def _commit_under_transform(running: Running, batch: Moments, rule: Rule, layer: Name) -> None:
     try:
         _commit_on_device(running, batch, rule)
     except RuntimeError as error:
         message = explain(
-            asked=f"{layer}: a training-mode forward pass under a torch.func transform",
+            asked=f"{layer()}: a training-mode forward pass under a torch.func transform",
             got="running statistics that were captured from outside the transform",
             why=f"torch cannot write into a captured tensor there ({str(error).splitlines()[0]})",
             do="call .eval(), set track_running_stats=False, or use evenkeel.nn.functional."
@@ -200,7 +203,7 @@ def _(*_: object) -> None:
     """Only its inputs change."""
 
 
-def report_skipped(skipped: Tensor, reported: int, layer: str) -> int:
+def report_skipped(skipped: Tensor, reported: int, layer: Name) -> int:
     """Warn of batches that a compiled or device commit kept out; returns how many there are."""
     total = 0 if skipped.is_meta else int(skipped)
     if total > 0 and reported == 0:
@@ -208,9 +211,9 @@ def report_skipped(skipped: Tensor, reported: int, layer: str) -> int:
     return total
 
 
-def _skipped_message(layer: str, total: int) -> str:
+def _skipped_message(layer: Name, total: int) -> str:
     return explain(
-        asked=f"{layer}: let a training batch enter the running statistics",
+        asked=f"{layer()}: let a training batch enter the running statistics",
         got=f"{total} batch{'es' if total > 1 else ''} with NaN or Inf in the batch statistics",
         why="one such batch would make the running statistics NaN for good",
         do="nothing: it was kept out, and layer.nonfinite_batches counts on (this warning comes "
@@ -218,20 +221,20 @@ def _skipped_message(layer: str, total: int) -> str:
     )
 
 
-def _nonfinite_message(layer: str, batch: Moments) -> str:
+def _nonfinite_message(layer: Name, batch: Moments) -> str:
     finite = torch.isfinite(batch.mean) & torch.isfinite(batch.var)
     channels = (~finite).nonzero().flatten().tolist()
     return explain(
-        asked=f'{layer}: a training batch under nonfinite="raise"',
+        asked=f'{layer()}: a training batch under nonfinite="raise"',
         got=f"NaN or Inf in the batch statistics of channels {channels[:8]} of {len(finite)}",
         why="the input holds NaN or Inf there, or overflows",
         do="look at the layers before this one; the running statistics were left as they were",
     )
 
 
-def _raise_is_eager(layer: str) -> str:
+def _raise_is_eager(layer: Name) -> str:
     return explain(
-        asked=f'{layer}: nonfinite="raise" in a compiled or traced training step',
+        asked=f'{layer()}: nonfinite="raise" in a compiled or traced training step',
         got="a graph that cannot stop at a value",
         why="raising needs the statistics on the host, a compiled graph keeps them on the device",
         do='use nonfinite="skip", which counts such batches in layer.nonfinite_batches',

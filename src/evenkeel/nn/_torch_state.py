@@ -8,12 +8,15 @@ be frozen into the graph.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import forward_ad
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from torch import Tensor
 
 
@@ -35,6 +38,21 @@ def forward_ad_active() -> bool:
 def backward_running() -> bool:
     """Whether this thread is inside a backward pass: a forward pass now is a recomputation."""
     return torch._C._current_graph_task_id() != -1
+
+
+def path_from_caller(layer: torch.nn.Module) -> str | None:
+    """Name of a layer in the outermost module that is being called right now.
+
+    A module does not know its own name; the frames that lead to it do. Slow, for messages only.
+    """
+    root: torch.nn.Module | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        root = owner if isinstance(owner, torch.nn.Module) else root
+        frame = frame.f_back
+    named = () if root is None else root.named_modules()
+    return next((name for name, module in named if module is layer), None)
 
 
 def is_batched(dy: Tensor) -> bool:

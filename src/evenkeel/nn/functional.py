@@ -88,7 +88,7 @@ def batch_norm(
         >>> batch_norm(x, torch.zeros(1), torch.ones(1), training=True).running_mean
         tensor([0.1000])
     """
-    name = "functional.batch_norm"
+    name = _name
     if input.dim() == 1 and input.numel() == 0:  # as torch, which lets an empty vector through
         return BatchNormResult(input.clone(), running_mean, running_var)
     _checks.check_rank(input, (2, 3, 4, 5), name)
@@ -118,6 +118,10 @@ def batch_norm(
         policy = "propagate" if is_strict() else nonfinite
         new = updated(running, moments, Rule(momentum, variance, policy))
     return BatchNormResult(y, new.mean, new.var)
+
+
+def _name() -> str:
+    return "functional.batch_norm"
 
 
 def _needs_statistics() -> str:
