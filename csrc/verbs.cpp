@@ -16,18 +16,19 @@ namespace {
 
 // Calls body(thread, begin, end) so that the ranges cover [0, items).
 template <class Body>
-void share(Index items, Index threads, const Body& body) {
+void share(Index items, Index threads, Index pool, const Body& body) {
 #if defined(_OPENMP)
   if (threads > 1) {
-#pragma omp parallel num_threads(static_cast<int>(threads))
+#pragma omp parallel num_threads(static_cast<int>(pool))
     {
-      const Index team = omp_get_num_threads(), self = omp_get_thread_num();
-      body(self, items * self / team, items * (self + 1) / team);
+      const Index team = std::min<Index>(threads, omp_get_num_threads());
+      const Index self = omp_get_thread_num();
+      if (self < team) body(self, items * self / team, items * (self + 1) / team);
     }
     return;
   }
 #endif
-  (void)threads;
+  (void)threads, (void)pool;
   body(Index{0}, Index{0}, items);
 }
 
@@ -36,9 +37,10 @@ struct Run {
   Job job;
   const Kernels& kernels = active_kernels();
   Index threads;
+  Index pool;     // threads that torch uses
   Index partial;  // doubles in one partial result
 
-  Run(const Job& given, Index allowed) : job(given) {
+  Run(const Job& given, Index allowed) : job(given), pool(allowed) {
     plan_job(job);
     const Index worth = job.N * job.C * job.S / kGrain;
     const Index items = job.plan.tiles * job.plan.parts;
@@ -50,7 +52,7 @@ struct Run {
   template <class Visit>
   void for_items(const Visit& visit) const {
     const Index parts = job.plan.parts;
-    share(job.plan.tiles * parts, threads, [&](Index, Index begin, Index end) {
+    share(job.plan.tiles * parts, threads, pool, [&](Index, Index begin, Index end) {
       for (Index item = begin; item < end; ++item) visit(item / parts, item % parts);
     });
   }
@@ -60,7 +62,7 @@ struct Run {
   void for_tiles(const Visit& visit) const {
     const Index room = partial * job.plan.parts;
     std::vector<double> memory(static_cast<std::size_t>(room * threads));
-    share(job.plan.tiles, threads, [&](Index thread, Index begin, Index end) {
+    share(job.plan.tiles, threads, pool, [&](Index thread, Index begin, Index end) {
       for (Index tile = begin; tile < end; ++tile) visit(tile, memory.data() + room * thread);
     });
   }

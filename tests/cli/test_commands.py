@@ -46,6 +46,16 @@ def leaving():
 
 def text():
     return "no model"
+
+def nothing():
+    pass
+
+class Deep(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+
+def lines():
+    raise RuntimeError("one\\ntwo")
 """
 
 
@@ -86,6 +96,7 @@ def test_help_fits_and_has_examples(args):
     assert max(map(len, done.output.splitlines())) <= 80
     assert not args or f"  evenkeel {args[0]}" in done.output
     assert not args or "--debug" in done.output
+    assert "<bool>" not in done.output
 
 
 def test_inspect_prints_the_table(weights):
@@ -137,7 +148,15 @@ def test_a_model_from_the_users_module(project, target, code, shown):
         ("mymodels:other", "has no 'other'"),
         ("mymodels:Nets.other", "has no 'other'"),
         ("mymodels:number", "neither a model nor callable"),
-        ("mymodels:text", "a builtins.str"),
+        ("mymodels:text", "got: a str"),
+        ("mymodels:number", "got: an int"),
+        ("mymodels:nothing", "got: None"),
+        ("mymodels:Deep", "the class Deep(width)"),
+        ("mymodels:Deep", "write a function without arguments"),
+        ("mymodels:biuld", "did you mean build?"),
+        ("mymodels.py", "run inspect mymodels:NAME"),
+        ("mymodels:broken", "mend the error above"),
+        ("mymodels:lines", "one\n       two\n  why:"),
         ("mymodels:broken", "a key that is missing"),
         ("mymodels:leaving", "SystemExit: 7"),
         ("faulty:build", "a_package_that_is_not_there"),
@@ -150,6 +169,20 @@ def test_a_target_that_cannot_be_used(project, target, message):
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     assert done.stderr.count("why:") == 1
+
+
+def test_imported_modules_are_not_suggested(project):
+    said = run("inspect", "mymodels:xyz").stderr
+    assert "nn" not in said.partition("it has:")[2].split(", ")
+    assert "torch" not in said.partition("it has:")[2].split(", ")
+    assert "ready" in said
+
+
+def test_a_folder_names_only_files_that_are_there(project):
+    (project / "nets").mkdir()
+    assert "none in it ends in" in run("inspect", "nets").stderr
+    (project / "nets" / "a.pt").touch()
+    assert "pass one file in it: a.pt" in run("inspect", "nets").stderr
 
 
 def test_the_line_that_raised_is_named(project):
@@ -182,6 +215,42 @@ def test_explain_ends_with_1_when_nothing_serves(monkeypatch):
     nothing = Explanation(Problem("cpu", "float32"), None, (Candidate("aten", False, ("no",)),))
     monkeypatch.setattr(kernels, "explain", lambda **settings: nothing)
     assert run("explain").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--device", "bogus"), "device 'bogus'"),
+        (("--dtype", "bogus"), "there is no torch.bogus"),
+        (("--dtype", "nn"), "there is no torch.nn"),
+    ],
+)
+def test_a_device_or_type_that_torch_does_not_know(args, message):
+    done = run("explain", *args)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_names_of_types_are_taken_as_torch_writes_them():
+    done = run("explain", "--dtype", "torch.half", "--json")
+    assert json.loads(done.stdout)["problem"]["dtype"] == "float16"
+
+
+@pytest.mark.skipif(torch.xpu.is_available(), reason="the device is here")
+def test_a_device_that_is_not_here_is_named():
+    done = run("explain", "--device", "xpu:0")
+    assert done.exit_code == 1
+    assert done.stdout.count("torch sees no xpu device here") == len(kernels.providers())
+
+
+@pytest.mark.parametrize("args", [("explain",), ("study", "--out", "never")])
+def test_an_unknown_provider_is_refused_at_once(tmp_path, args):
+    child = process("-m", "evenkeel", *args, EVENKEEL_KERNELS="bogus")
+    out, err = child.communicate()
+    assert (out, child.returncode) == ("", 2)
+    assert "none of cpu, aten, reference" in err
+    assert "training" not in err
+    assert not Path("never").exists()
 
 
 @pytest.mark.parametrize("shape", ["3,x", "-1,2", "1.5", ",", "3;4"])
@@ -267,6 +336,31 @@ def test_a_closed_pipe_is_silent(tmp_path):
         child.stdout.close()  # before the child has anything to say
         assert child.wait() == 141
         assert child.stderr.read() == ""
+
+
+@pytest.mark.parametrize("args", [("--help",), ("explain", "--help"), ("--version",)])
+def test_help_into_a_closed_pipe_is_silent(args):
+    with process("-m", "evenkeel", *args) as child:
+        child.stdout.close()
+        assert child.wait() == 141
+        assert child.stderr.read() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("args", [("--version",), ("explain",), ("explain", "--json")])
+def test_a_full_disk_gives_one_message(args):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "evenkeel", *args],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.count("why:") == 1
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_the_examples_of_the_help_name_real_options():

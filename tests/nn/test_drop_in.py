@@ -255,3 +255,20 @@ def test_frozen():
 
 def layer_dtype(layer):
     return layer.weight.dtype if layer.weight is not None else torch.float32
+
+
+def test_what_is_no_tensor_is_refused_by_name():
+    layer = ek.nn.BatchNormAct1d(3)
+    x = torch.randn(4, 3)
+    for arguments, name in (
+        (([[1.0]],), "input"),
+        ((x, [1.0]), "residual"),
+        ((x, x, [True]), "mask"),
+    ):
+        with pytest.raises(TypeError, match=rf"(?s){name} as a torch tensor.*got: list"):
+            layer(*arguments)
+
+
+def test_an_unknown_argument_names_the_layer():
+    with pytest.raises(TypeError, match=r"BatchNorm2d.* unexpected keyword argument 'foo'"):
+        ek.nn.BatchNorm2d(3, foo=1)

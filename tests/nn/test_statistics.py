@@ -224,3 +224,45 @@ def test_messages_name_the_layer_by_its_path():
     torch.compile(again, backend="aot_eager")(poisoned())
     with pytest.warns(NonFiniteWarning, match=r"at '0'"):
         again.eval()
+
+
+def test_raise_holds_without_running_statistics_too():
+    layer = ek.nn.BatchNorm1d(3, track_running_stats=False, nonfinite="raise")
+    with pytest.raises(NonFiniteError):
+        layer(poisoned())
+    with ek.nn.strict_torch():
+        layer(poisoned())
+        functional.batch_norm(poisoned(), training=True, nonfinite="raise")
+
+
+def test_functional_form_takes_what_a_layer_takes():
+    mean, var, weight = torch.zeros(3), torch.ones(3), torch.ones(3).half()
+    y = functional.batch_norm(batch().half(), mean, var, weight, weight).output
+    assert y.dtype == torch.float16
+    with pytest.raises(InputError, match="momentum=None"):
+        functional.batch_norm(batch(), mean, var, training=True, momentum=None)
+
+
+def test_a_layer_pickled_before_an_attribute_existed():
+    layer = ek.nn.BatchNorm1d(3)
+    state = {k: v for k, v in layer.__getstate__().items() if k not in {"_skipped", "variance"}}
+    old = ek.nn.BatchNorm1d.__new__(ek.nn.BatchNorm1d)
+    old.__setstate__(state)
+    old(batch())
+    assert (old.variance, old.nonfinite_batches) == ("unbiased", 0)
+
+
+def test_cumulative_average_of_doubles_is_exact_when_compiled():
+    layer = ek.nn.BatchNorm1d(3, momentum=None).double()
+    torch._dynamo.reset()
+    run = torch.compile(layer, backend="aot_eager")
+    batches = [batch(seed).double() for seed in range(3)]
+    for x in batches:
+        run(x)
+    mean = torch.stack([x.mean((0, 2)) for x in batches]).mean(0)
+    assert torch.allclose(layer.running_mean, mean, rtol=1e-13, atol=1e-14)
+
+
+def test_freezing_needs_statistics():
+    with pytest.raises(InputError, match="without running statistics"):
+        ek.nn.FrozenBatchNorm.from_batch_norm(ek.nn.BatchNorm1d(3, track_running_stats=False))

@@ -93,6 +93,21 @@ def test_functional_call_and_an_ensemble_under_vmap():
     assert buffers["num_batches_tracked"].tolist() == [1, 1, 1]
 
 
+def test_gradients_of_an_ensemble_in_training():
+    layers = [ek.nn.BatchNorm2d(2, weight_init=i + 1.0).double() for i in range(3)]
+    parameters, buffers = torch.func.stack_module_state(layers)
+    base = copy.deepcopy(layers[0]).to("meta")
+
+    def loss(p, b, x):
+        return torch.func.functional_call(base, (p, b), (x,)).pow(3).sum()
+
+    gradients = torch.vmap(torch.func.grad(loss), (0, 0, None))(parameters, buffers, image())
+    for i, layer in enumerate(layers):
+        layer(image()).pow(3).sum().backward()
+        assert torch.allclose(gradients["weight"][i], layer.weight.grad, rtol=1e-10, atol=1e-10)
+        assert torch.allclose(buffers["running_mean"][i], layer.running_mean, rtol=1e-12)
+
+
 def test_func_grad_in_training_names_the_way_out_and_changes_nothing():
     layer = ek.nn.BatchNorm2d(2).double()
     before = copy.deepcopy(layer.state_dict())
@@ -243,18 +258,17 @@ def test_make_fx_and_fake_tensors_see_an_op():
     graph = make_fx(layer)(image(dtype=torch.float32))
     assert "evenkeel.forward" in graph.code
     with FakeTensorMode():
-        assert ek.nn.BatchNorm2d(2)(torch.randn(3, 2, 4, 4)).shape == (3, 2, 4, 4)
+        layer = ek.nn.BatchNorm2d(2)
+        assert layer(torch.randn(3, 2, 4, 4)).shape == (3, 2, 4, 4)
+        assert layer.eval().state_dict()["running_mean"].shape == (2,)
 
 
-def test_jit_script_gets_torchs_own_layer_with_the_same_tensors():
-    layer = ek.nn.BatchNorm2d(2)
-    layer(image(dtype=torch.float32) + 1)
-    scripted = torch.jit.script(torch.nn.Sequential(layer.eval()))
-    x = image(dtype=torch.float32)
-    assert torch.equal(scripted(x), layer(x))
-    biased = ek.nn.BatchNorm2d(2, variance="biased")
-    with pytest.raises(TransformError, match="biased"):
-        torch.jit.script(torch.nn.Sequential(biased))
+def test_jit_script_is_refused_and_changes_nothing():
+    for layer in (ek.nn.BatchNorm2d(2), ek.nn.BatchNormAct2d(2), ek.nn.FrozenBatchNorm(2)):
+        net = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 1), layer).eval()
+        with pytest.raises(TransformError, match=r"(?s)torch\.jit\.script.*torch\.export"):
+            torch.jit.script(net)
+        assert net[1] is layer
 
 
 def test_jit_trace_in_inference_without_a_warning():
@@ -356,3 +370,59 @@ def test_swa_update_bn_works_on_our_layers():
     torch.optim.swa_utils.update_bn(batches, net)
     mean = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
     assert torch.allclose(net[0].running_mean, mean, rtol=1e-5, atol=1e-6)
+
+
+IN_PLACE_CASES = [
+    ek.nn.BatchNorm2d(2),
+    lambda x: ek.nn.BatchNorm1d(2)(x[:, :, 0]),
+    lambda x: ek.nn.BatchNorm1d(2)(x[:, :, 0, 0]),
+    lambda x: ek.nn.BatchNorm3d(2)(x[:, :, None]),
+    lambda x: ek.nn.BatchNorm2d(2)(x.to(memory_format=torch.channels_last)),
+    lambda x: ek.nn.BatchNormAct2d(2, activation="silu")(x, residual=x),
+    lambda x: functional.batch_norm(x, training=True).output,
+]
+
+
+@pytest.mark.parametrize("run", IN_PLACE_CASES)
+def test_what_follows_may_write_into_the_output(run):
+    def gradient(follow):
+        x = image(4, 2, 3, 3, dtype=torch.float32).requires_grad_()
+        follow(run(x)).square().sum().backward()
+        return x.grad
+
+    def add(y):
+        y += 1.0
+        return y
+
+    def scale_a_part(y):
+        y[:, 0].mul_(2.0)
+        return y
+
+    def pure_scale(y):
+        factor = torch.ones(2)
+        factor[0] = 2.0
+        return y * factor.reshape(1, -1, *(1 for _ in y.shape[2:]))
+
+    relu = torch.nn.functional.relu
+    pairs = (
+        (torch.nn.ReLU(inplace=True), relu),
+        (add, lambda y: y + 1),
+        (scale_a_part, pure_scale),
+    )
+    for in_place, pure in pairs:
+        assert torch.allclose(gradient(in_place), gradient(pure), rtol=1e-5, atol=1e-6)
+
+
+def test_a_crop_keeps_channels_last():
+    x = image(2, 3, 6, 6, dtype=torch.float32).to(memory_format=torch.channels_last)
+    crop = x[:, :, 1:-1, 1:-1]
+    y = ek.nn.BatchNorm2d(3)(crop)
+    assert y.stride() == torch.nn.BatchNorm2d(3)(crop).stride()
+
+
+def test_writing_into_the_input_before_backward_is_noticed():
+    x = image(dtype=torch.float32).requires_grad_().clone()
+    y = ek.nn.BatchNorm2d(2)(x)
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()

@@ -118,6 +118,27 @@ def test_unknown_kind(source: str) -> None:
         load_dataset(source)
 
 
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ("good.npz", "--data npz:good.npz"),
+        ("mnist:", "unknown kind 'mnist'"),
+        ("digits:foo", "digits takes no path"),
+        ("folder", "--data idx:folder"),
+        ("table.csv", "numpy.savez"),
+    ],
+)
+def test_what_was_meant_is_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, advice: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.npz").touch()
+    (tmp_path / "table.csv").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=advice):
+        load_dataset(source)
+
+
 def npz_variants(path: Path) -> dict[str, bytes]:
     x, y = images()
     np.savez(path / "good.npz", x=x, y=y)
@@ -135,17 +156,25 @@ def npz_variants(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["empty", "truncated", "flipped", "pickle", "object array", "text"]
+    ("kind", "cause"),
+    [
+        ("empty", "an empty file"),
+        ("truncated", "damaged or cut off"),
+        ("flipped", "damaged"),
+        ("pickle", "begins with"),
+        ("object array", r"numpy.stack\(list\(x\)\)"),
+        ("text", "begins with"),
+    ],
 )
-def test_damaged_npz(tmp_path: Path, kind: str) -> None:
+def test_damaged_npz(tmp_path: Path, kind: str, cause: str) -> None:
     path = tmp_path / "bad.npz"
     path.write_bytes(npz_variants(tmp_path)[kind])
-    with pytest.raises(FileError, match="do:"):
+    with pytest.raises(FileError, match=cause):
         load_dataset(f"npz:{path}")
 
 
 def test_npz_that_is_missing_a_folder_or_lacks_arrays(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="No such file"):
+    with pytest.raises(FileError, match="no such file"):
         load_dataset(f"npz:{tmp_path / 'none.npz'}")
     with pytest.raises(FileError, match="directory"):
         load_dataset(f"npz:{tmp_path}")
@@ -186,8 +215,9 @@ def test_damaged_gzip(tmp_path: Path) -> None:
 def test_idx_folder_missing_or_ambiguous(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no such folder"):
         load_dataset(f"idx:{tmp_path / 'none'}")
-    with pytest.raises(FileError, match="no such file"):
+    with pytest.raises(FileError, match="no such file as train-images-.*t10k-labels-") as caught:
         load_dataset(f"idx:{tmp_path}")
+    assert str(caught.value).startswith(f"--data idx:{tmp_path}\n")
     write_idx(tmp_path)
     write_idx(tmp_path, zipped=True)
     with pytest.raises(FileError, match="exactly one file"):

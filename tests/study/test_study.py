@@ -194,6 +194,9 @@ def test_command_prints_plain_progress_and_json(tmp_path: Path) -> None:
     assert "training: 6 of 6 runs" in run.stderr
     records = json.loads(run.stdout)
     assert records["sections"]["learning-rate"]["rows"][0][0] == "SGD"
+    assert 0 < records["sections"]["learning-rate"]["measures"][0]["mean"] <= 1
+    assert run.stdout.startswith('{\n  "sections"')
+    assert "starting workers" in run.stderr
     assert len(records["files"]) == 3
 
 
@@ -202,7 +205,7 @@ def test_command_prints_plain_progress_and_json(tmp_path: Path) -> None:
     [
         ({"seeds": 0}, "--seeds 0"),
         ({"only": ("magic",)}, "unknown section"),
-        ({"data": "npz:nowhere.npz"}, "No such file"),
+        ({"data": "npz:nowhere.npz"}, "no such file"),
         ({"data": "cats"}, "known are"),
     ],
 )
@@ -237,7 +240,10 @@ def test_own_data_without_any_trained_network(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(done.results)
 
 
-def test_ctrl_c_ends_with_130_and_writes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_study_that_is_stopped_writes_nothing(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     out = tmp_path / "out"
     script = (
         "import typer; from evenkeel.cli._study import study; "
@@ -256,13 +262,17 @@ def test_ctrl_c_ends_with_130_and_writes_nothing(tmp_path: Path) -> None:
         assert process.stderr is not None
         assert "training: 0 of" in process.stderr.readline()
         time.sleep(1.0)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it too
+        if number is signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does: workers get it too
+        else:
+            process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130, errors
-    assert "Interrupted" in errors
+    assert process.returncode == code, errors
+    assert "Interrupted. Nothing was written." in errors
     assert "Traceback" not in errors
+    assert "leaked" not in errors
     assert not out.exists()
 
 

@@ -20,6 +20,11 @@ _READERS: Final[dict[str, Callable[[Path], Checkpoint]]] = {
     TORCH: _torch.read,
 }
 
+#: Usual endings of checkpoints, for advice only: the content decides.
+_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+#: Files named in the advice.
+_NAMED: Final = 5
+
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read the names, shapes and element types of a checkpoint; runs no code from the file.
@@ -54,6 +59,15 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         ) from error
 
 
+def _choice(folder: Path) -> str:
+    """Which file of a folder to pass, naming only files that are there."""
+    found = sorted(p.name for p in folder.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+    if not found:
+        return f"pass a checkpoint file; none in it ends in {', '.join(_SUFFIXES)}"
+    more = f" or one of {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f"pass one file in it: {', '.join(found[:_NAMED])}{more}"
+
+
 def _require_file(path: Path) -> None:
     if path.is_file():
         return
@@ -62,7 +76,7 @@ def _require_file(path: Path) -> None:
             path,
             got="a directory",
             why="one file is read at a time",
-            do="pass one file in it, such as model.safetensors or pytorch_model.bin",
+            do=_choice(path),
         )
     raise refusal(
         path,

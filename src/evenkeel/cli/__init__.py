@@ -1,7 +1,7 @@
 """The command line: arguments and text. Nothing heavy is imported until a command runs.
 
-Exit codes: 0 fine; 1 findings, or nothing can serve; 2 the input cannot be used; 130 stopped
-with Ctrl-C; 141 the reader of a pipe went away.
+Exit codes: 0 fine; 1 findings, or nothing can serve; 2 the input cannot be used, or the output
+cannot be written; 130 stopped with Ctrl-C; 141 the reader of a pipe went away; 143 terminated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from evenkeel.cli._command import as_command
+from evenkeel.cli._command import Command, Group, as_command
 from evenkeel.cli._explain import explain
 from evenkeel.cli._inspect import inspect
 from evenkeel.cli._study import study
@@ -19,13 +19,14 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="evenkeel",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _verb in (study, inspect, explain):
-    app.command()(as_command(_verb))
+    app.command(cls=Command)(as_command(_verb))
 
 
 def _print_version(value: bool) -> None:  # noqa: FBT001 - typer passes the flag

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import sys
 import traceback
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from evenkeel.cli._output import OutputError, discard_output, writing
 from evenkeel.errors import EvenkeelError, explain
 
 if TYPE_CHECKING:
@@ -39,6 +40,41 @@ _DEBUG: Final = inspect.Parameter(
 )
 
 
+class Flags:
+    """Mixin for typer's commands and groups: tidy flags, and help that a full disk cannot break.
+
+    typer writes ``<bool>`` beside each flag, which reads as if a value had to follow; and it
+    prints help and version while it parses, before any command runs.
+    """
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer hides its own click
+        """All parameters, flags without a type."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc] - of the class beside
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+        return params
+
+    def make_context(self, *args: Any, **settings: Any) -> Any:  # noqa: ANN401 - as above
+        """Parse the arguments, which prints help and version."""
+        try:
+            with writing():
+                return super().make_context(*args, **settings)  # type: ignore[misc] - as above
+        except BrokenPipeError:
+            _close_pipe()
+        except OutputError as error:
+            discard_output()
+            _fail(str(error), debug=False)
+
+
+class Command(Flags, TyperCommand):
+    """A command of evenkeel."""
+
+
+class Group(Flags, TyperGroup):
+    """The command line of evenkeel."""
+
+
 def as_command(verb: Callable[..., None]) -> Callable[..., None]:
     """The verb with an option ``--debug``, its errors turned into one message and an exit code.
 
@@ -49,9 +85,13 @@ def as_command(verb: Callable[..., None]) -> Callable[..., None]:
     def command(*args: Any, debug: bool = False, **own: Any) -> None:  # noqa: ANN401 - the verb's
         try:
             verb(*args, **own)
-            sys.stdout.flush()
+            with writing():
+                sys.stdout.flush()
         except BrokenPipeError:
             _close_pipe()
+        except OutputError as error:
+            discard_output()  # before the message, so that nothing is written twice
+            _fail(str(error), debug=debug)
         except EvenkeelError as error:
             _fail(str(error), debug=debug)
         except ModuleNotFoundError as error:
@@ -60,6 +100,7 @@ def as_command(verb: Callable[..., None]) -> Callable[..., None]:
                 raise
             _fail(_missing(error, extra), debug=debug)
         except KeyboardInterrupt:
+            typer.echo("Interrupted.", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
     # typer reads the signature for names and defaults, and the annotations for types.
@@ -87,6 +128,5 @@ def _missing(error: ModuleNotFoundError, extra: str) -> str:
 
 
 def _close_pipe() -> NoReturn:
-    # Python flushes stdout once more at its end, and would complain there.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    discard_output()
     raise typer.Exit(PIPE_CLOSED) from None

@@ -3,10 +3,48 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from evenkeel.errors import FileError, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+class OutputError(FileError):
+    """The standard output takes no more text."""
+
+
+@contextmanager
+def writing() -> Generator[None]:
+    """Turn a failure to print into one message; a reader that went away stays what it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # rich makes this of a closed pipe
+            raise error.__context__ from None
+        raise
+    except OSError as error:
+        raise OutputError(
+            explain(
+                asked="to print the result",
+                got=error.strerror or str(error),
+                why="the standard output cannot be written",
+                do="make room, or send the output somewhere else",
+            )
+        ) from error
+
+
+def discard_output() -> None:
+    """Send what is left to nowhere: Python flushes once more at its end and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_report(report: object) -> None:
@@ -14,14 +52,19 @@ def print_report(report: object) -> None:
     if sys.stdout.isatty() and hasattr(report, "__rich__"):
         from rich.console import Console
 
-        Console().print(report)
+        with writing():
+            Console().print(report)
         return
-    typer.echo(_encodable(str(report), sys.stdout.encoding or "utf-8"))
+    text = _encodable(str(report), sys.stdout.encoding or "utf-8")
+    with writing():
+        typer.echo(text)
 
 
 def print_json(records: dict[str, Any]) -> None:
     """Print records as JSON text."""
-    typer.echo(json.dumps(records, indent=2, allow_nan=False))
+    text = json.dumps(records, indent=2, allow_nan=False)
+    with writing():
+        typer.echo(text)
 
 
 def _encodable(text: str, encoding: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
+
+from evenkeel.cli._command import INTERRUPTED
+from evenkeel.cli._output import print_json, writing
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -16,11 +20,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from evenkeel.report import Table
-    from evenkeel.study import Study, StudySettings
+    from evenkeel.study import Study
     from evenkeel.study._execute import Progress
 
-#: Exit code of a program that was stopped by Ctrl-C (128 + SIGINT).
-INTERRUPTED: Final = 130
+#: Exit code of a program that was ended by SIGTERM (128 + SIGTERM).
+TERMINATED: Final = 143
 #: Width of the summary where no terminal says otherwise.
 _WIDTH: Final = 80
 
@@ -52,23 +56,49 @@ def study(
 
         evenkeel study --data idx:mnist/ --seeds 3
     """
+    names = tuple(name.strip() for name in only.split(",") if name.strip())
+    try:
+        with _stopped_by_terminate():
+            done = _run(data=data, quick=quick, seeds=seeds, out=out, only=names)
+    except KeyboardInterrupt as stop:
+        typer.echo(_interrupted(out), err=True)
+        raise typer.Exit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED) from None
+    if as_json:
+        print_json(_records(done))
+        return
+    from rich.console import Console
+
+    with writing():
+        print_summary(done, Console())
+
+
+def _run(**settings: Any) -> Study:  # noqa: ANN401 - the fields of StudySettings
     from rich.console import Console
 
     from evenkeel.study import StudySettings, run_study
 
-    names = tuple(name.strip() for name in only.split(",") if name.strip())
-    settings = StudySettings(data=data, quick=quick, seeds=seeds, out=out, only=names)
-    errors = Console(stderr=True)
+    with _progress(Console(stderr=True)) as progress:
+        return run_study(StudySettings(**settings), progress)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, taken for Ctrl-C so that workers are stopped and nothing is left behind."""
+
+
+@contextmanager
+def _stopped_by_terminate() -> Generator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler
+        return
+
+    def stop(*_: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        with _progress(errors) as progress:
-            done = run_study(settings, progress)
-    except KeyboardInterrupt:
-        errors.print(_interrupted(settings), highlight=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        typer.echo(json.dumps(_records(done), ensure_ascii=False))
-    else:
-        print_summary(done, Console())
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_summary(done: Study, console: Console) -> None:
@@ -104,19 +134,21 @@ def _rich_table(table: Table) -> object:
 
 
 def _records(done: Study) -> dict[str, object]:
-    """Return the summary tables as records, with the places of the files."""
+    """Return the summary tables and measures as records, with the places of the files."""
     return {
-        "sections": {section.name: asdict(found.summary) for section, found in done.findings},
+        "sections": {
+            section.name: asdict(found.summary)
+            | {"measures": [asdict(measure) for measure in found.measures]}
+            for section, found in done.findings
+        },
         "files": [str(path) for path in done.files],
     }
 
 
-def _interrupted(settings: StudySettings) -> str:
-    kept = settings.out / "results.json"
-    earlier = (
-        f"the earlier results in {settings.out}" if kept.exists() else "nothing was there before"
-    )
-    return f"Interrupted. No file was written; kept: {earlier}."
+def _interrupted(out: Path) -> str:
+    if (out / "results.json").exists():
+        return f"Interrupted. The earlier study in {out} was kept."
+    return "Interrupted. Nothing was written."
 
 
 @contextmanager
@@ -128,16 +160,17 @@ def _progress(console: Console) -> Generator[Progress]:
     from rich import progress as bars
 
     columns = (
-        bars.TextColumn("training"),
+        bars.TextColumn("{task.description}"),
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TimeRemainingColumn(elapsed_when_finished=True),
     )
     with bars.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("training", total=None)
+        task = bar.add_task("starting workers", total=None)
 
         def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            said = "training" if done else "starting workers"
+            bar.update(task, completed=done, total=total, description=said)
 
         yield update
 
@@ -145,6 +178,7 @@ def _progress(console: Console) -> Generator[Progress]:
 def _lines(console: Console) -> Progress:
     def update(done: int, total: int) -> None:
         if done * 10 // total > (done - 1) * 10 // total or done == 0:
-            console.print(f"training: {done} of {total} runs", highlight=False)
+            starting = "" if done else "; starting workers"
+            console.print(f"training: {done} of {total} runs{starting}", highlight=False)
 
     return update

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from evenkeel.errors import ProviderError
+from evenkeel.errors import InputError, ProviderError
 from evenkeel.errors import explain as explain_error
-from evenkeel.kernels._contract import Problem
+from evenkeel.kernels._contract import FLOATS, Problem
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -73,8 +73,8 @@ class Explanation:
 class use:  # noqa: N801 - reads as a verb: `with kernels.use("aten"):`
     """Request one provider by name, for good or for the length of a ``with`` block.
 
-    The request holds for the whole process. ``use(None)`` returns to automatic choice. A
-    backward pass runs on the provider that ran its forward pass.
+    The request holds for the whole process. ``use(None)`` returns to automatic choice. In eager
+    mode a backward pass runs on the provider that ran its forward pass.
 
     Raises:
         ProviderError: the name is unknown, or the provider cannot be loaded.
@@ -114,15 +114,7 @@ def load(name: str) -> Provider:
     Raises:
         ProviderError: no such provider, or what it needs is not installed.
     """
-    if name not in _CLASSES:
-        raise ProviderError(
-            explain_error(
-                asked=f"kernel provider {name!r}",
-                got=f"a name that is none of {', '.join(NAMES)}",
-                why=f"{ENVIRONMENT} and kernels.use() never fall back to another provider",
-                do="use one of these names, or unset the request for automatic choice",
-            )
-        )
+    _require_known(name)
     missing = _missing(name)
     if missing:
         raise _refusal(name, missing)
@@ -167,15 +159,75 @@ def explain(
         device: device type, such as ``"cpu"`` or ``"cuda"``.
         dtype: element type by torch's name, such as ``"float32"``.
         shape: shape of the input.
+
+    Raises:
+        ProviderError: a provider of an unknown name is requested.
+        InputError: torch knows no such device type or element type.
     """
-    problem = Problem(device, dtype, shape)
+    if _requested is not None:
+        _require_known(_requested)
+    absent: tuple[str, ...] = ()
     if x is not None:
         problem = Problem(x.device.type, str(x.dtype).removeprefix("torch."), tuple(x.shape))
-    against = {name: _reasons(name, problem) for name in NAMES}
+    else:
+        problem = _described(device, dtype, shape)
+        absent = _absent(problem.device)
+    against = {name: (*absent, *_reasons(name, problem)) for name in NAMES}
     candidates = (_requested,) if _requested else AUTOMATIC
-    chosen = next((n for n in candidates if not against.get(n, ("unknown",))), None)
+    chosen = next((n for n in candidates if not against[n]), None)
     rows = tuple(Candidate(n, n == chosen, tuple(r)) for n, r in against.items())
     return Explanation(problem, _requested, rows)
+
+
+def _require_known(name: str) -> None:
+    if name in _CLASSES:
+        return
+    raise ProviderError(
+        explain_error(
+            asked=f"kernel provider {name!r}",
+            got=f"a name that is none of {', '.join(NAMES)}",
+            why=f"{ENVIRONMENT} and kernels.use() never fall back to another provider",
+            do="use one of these names, or unset the request for automatic choice",
+        )
+    )
+
+
+def _described(device: str, dtype: str, shape: tuple[int, ...]) -> Problem:
+    """The problem in torch's own names; as it was written where torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return Problem(device, dtype, shape)
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        why, do = str(error).splitlines()[0], "name a device type that torch has, such as cpu, cuda"
+        asked, got = f"device {device!r}", "a device that torch does not know"
+        raise InputError(explain_error(asked=asked, got=got, why=why, do=do)) from error
+    found = getattr(torch, dtype.removeprefix("torch."), None)
+    if isinstance(found, torch.dtype):
+        return Problem(kind, str(found).removeprefix("torch."), shape)
+    raise InputError(
+        explain_error(
+            asked=f"element type {dtype!r}",
+            got="a name that torch does not know",
+            why=f"there is no torch.{dtype.removeprefix('torch.')} that is an element type",
+            do=f"name one that batch normalization is defined for: {', '.join(FLOATS)}",
+        )
+    )
+
+
+def _absent(device: str) -> tuple[str, ...]:
+    """Why nothing can serve a described device: torch cannot put a tensor there."""
+    if importlib.util.find_spec("torch") is None:
+        return ()
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # builds without the device assert
+        return (f"torch sees no {device} device here",)
+    return ()
 
 
 def _request(name: str | None) -> None:

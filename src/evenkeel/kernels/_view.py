@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,7 +10,20 @@ if TYPE_CHECKING:
 
 
 def canonical(x: Tensor) -> Tensor:
-    """View ``(N, C, *S)`` as ``(N, C, S)``; copies only where the strides of S do not collapse."""
+    """View ``(N, C, *S)`` as ``(N, C, S)``; copies only where the strides of S do not collapse.
+
+    Such a copy, of a crop for instance, keeps channels last where they were last.
+    """
     if x.dim() == 2:
         return x.unsqueeze(-1)
-    return x if x.dim() == 3 else x.flatten(2)
+    if x.dim() == 3:
+        return x
+    if x.stride(1) == 1 and x.shape[1] > 1 and not _collapses(x):
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    return x.flatten(2)
+
+
+def _collapses(x: Tensor) -> bool:
+    """Whether one stride can walk all spatial positions in order."""
+    spatial = [(n, s) for n, s in zip(x.shape[2:], x.stride()[2:], strict=True) if n != 1]
+    return all(s == n2 * s2 for (_, s), (n2, s2) in itertools.pairwise(spatial))

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torch.nn.modules.batchnorm import (
     _NormBase,  # pyright: ignore[reportPrivateUsage] - the base of torch's own layers
 )
 from torch.nn.parameter import is_lazy
 
+from evenkeel.errors import TransformError, explain
 from evenkeel.nn import _checks
-from evenkeel.nn._composite import activate
+from evenkeel.nn._composite import normalize_running
 from evenkeel.nn._statistics import (
     POLICIES,
     VARIANCES,
@@ -23,6 +23,7 @@ from evenkeel.nn._statistics import (
     Running,
     Variance,
     commit,
+    refuse_nonfinite,
     report_skipped,
 )
 from evenkeel.nn._strict import is_strict
@@ -54,7 +55,13 @@ class NormCore(_NormBase):
     """Mixin over torch's `_NormBase`: evenkeel's training step and its keyword-only extras."""
 
     _ranks: tuple[int, ...] = ()
+    # Defaults for a layer that was pickled, or became ours, without them.
     activation: Activation = IDENTITY
+    variance: Variance = "unbiased"
+    nonfinite: Policy = "skip"
+    weight_init: Init = 1.0
+    bias_init: Init = 0.0
+    _reported = 0
 
     def _extras(
         self,
@@ -64,35 +71,55 @@ class NormCore(_NormBase):
         weight_init: Init = 1.0,
         bias_init: Init = 0.0,
         nonfinite: Policy = "skip",
+        **unknown: object,
     ) -> None:
         """Take the keyword-only settings; called once the tensors exist."""
+        for name in unknown:
+            kind = type(self).__name__
+            raise TypeError(f"{kind}() got an unexpected keyword argument {name!r}")
         _checks.check_choice("variance", variance, VARIANCES, self._label)
         _checks.check_choice("nonfinite", nonfinite, POLICIES, self._label)
-        self.variance: Variance = variance
-        self.nonfinite: Policy = nonfinite
+        self.variance, self.nonfinite = variance, nonfinite
         self.weight_init, self.bias_init = weight_init, bias_init
         if not bias:
             self.register_parameter("bias", None)
+        self._count_from_zero()
+        self._keep_statistics_wide()
+        self.reset_parameters()
+
+    def _count_from_zero(self) -> None:
         # A plain tensor, no buffer: torch's layers count 2C + 1 buffers, and DDP broadcasts each.
         device = None if self.num_batches_tracked is None else self.num_batches_tracked.device
         self._skipped = torch.zeros((), dtype=torch.int64, device=device)
         self._reported = 0
-        self._keep_statistics_wide()
-        self.reset_parameters()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_skipped" not in self.__dict__:
+            self._count_from_zero()
+
+    def __prepare_scriptable__(self) -> None:
+        """Refuse ``torch.jit.script``, which cannot compile a subclass, with a way out."""
+        raise TransformError(
+            explain(
+                asked=f"torch.jit.script of {self._label()}",
+                got="a layer that is a subclass of torch's, or has an activation inside",
+                why="the scripting compiler knows torch's own classes only",
+                do="use torch.export or torch.jit.trace on the model in eval() mode, or "
+                "torch.compile to train",
+            )
+        )
 
     def reset_running_stats(self) -> None:
         """Running mean 0, running variance 1, counters 0."""
         super().reset_running_stats()
-        if "_skipped" in self.__dict__:
-            self._skipped = torch.zeros_like(self._skipped)
-            self._reported = 0
+        self._count_from_zero()
 
     def reset_parameters(self) -> None:
         """Reset the statistics, and weight and bias to ``weight_init`` and ``bias_init``."""
         super().reset_parameters()
-        if "bias_init" in self.__dict__:
-            _fill(self.weight, self.weight_init)
-            _fill(self.bias, self.bias_init)
+        _fill(self.weight, self.weight_init)
+        _fill(self.bias, self.bias_init)
 
     @property
     def nonfinite_batches(self) -> int:
@@ -179,6 +206,8 @@ class NormCore(_NormBase):
                 running = Running(mean, var, self.num_batches_tracked, self._skipped)
                 if commit(running, moments, self._rule(), label):
                     self._reported = 1
+        elif self._rule().nonfinite == "raise":
+            refuse_nonfinite(moments, label)
         return y
 
     def _rule(self) -> Rule:
@@ -191,15 +220,8 @@ class NormCore(_NormBase):
     ) -> Tensor:
         """Lower to aten's batch norm, so that exported graphs hold no op of evenkeel."""
         mean, var = cast("Tensor", self.running_mean), cast("Tensor", self.running_var)
-        affine = cast("tuple[Tensor | None, ...]", (self.weight, self.bias))
-        weight, bias = (
-            p if p is None or p.dtype == mean.dtype else p.to(mean.dtype) for p in affine
-        )
-        y = F.batch_norm(x, mean, var, weight, bias, False, 0.0, self.eps)
-        if residual is not None:
-            y = y + residual
-        y = activate(y, self.activation)
-        return y if mask is None else y.where(mask.unsqueeze(1), 0.0)
+        affine = cast("tuple[Tensor | None, Tensor | None]", (self.weight, self.bias))
+        return normalize_running(x, mean, var, *affine, self.eps, self.activation, residual, mask)
 
     # How the layer names itself.
 
@@ -216,7 +238,8 @@ class NormCore(_NormBase):
         if self.nonfinite != "skip":
             extras.append(f"nonfinite={self.nonfinite!r}")
         if self.activation != IDENTITY:
-            extras.append(f"activation={self.activation.name!r}")
+            slope = f", {self.activation.parameter:g}" if self.activation.parameter else ""
+            extras.append(f"activation={self.activation.name}{slope}")
         return ", ".join([super().extra_repr(), *extras])
 
 

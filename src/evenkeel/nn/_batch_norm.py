@@ -7,7 +7,6 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, fx
 
-from evenkeel.errors import TransformError, explain
 from evenkeel.nn._base import Extras, NormCore, leaf_call
 
 
@@ -25,33 +24,6 @@ class _Plain(NormCore):
         if isinstance(input, fx.Proxy):
             return leaf_call(self, input) if mask is None else leaf_call(self, input, mask)
         return self._run(input, None, mask)
-
-    def __prepare_scriptable__(self) -> torch.nn.Module:
-        """Hand ``torch.jit.script``, which cannot compile subclasses, torch's own layer.
-
-        It holds the same tensors. In training mode it has torch's behaviour, without the three
-        deviations, so a layer that stores the biased variance is refused there.
-        """
-        if self.training and self.variance == "biased":
-            raise TransformError(_unscriptable(self._label()))
-        home = torch.nn.BatchNorm2d.__module__
-        kind = next(k for k in type(self).__mro__ if k.__module__ == home)
-        twin = kind(self.num_features, self.eps, self.momentum, device="meta")
-        twin.affine, twin.track_running_stats = self.affine, self.track_running_stats
-        for name in ("weight", "bias"):
-            twin.register_parameter(name, getattr(self, name))
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            twin.register_buffer(name, getattr(self, name))
-        return twin.train(self.training)
-
-
-def _unscriptable(layer: str) -> str:
-    return explain(
-        asked=f"torch.jit.script of {layer} in training mode",
-        got='variance="biased"',
-        why="the scripted layer is torch's own, which stores the unbiased variance",
-        do="call .eval() first, or use torch.compile or torch.export",
-    )
 
 
 class _BatchNorm(_Plain):

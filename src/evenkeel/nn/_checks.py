@@ -24,6 +24,7 @@ _LAYOUT: Final = {2: "(N, C)", 3: "(N, C, L)", 4: "(N, C, H, W)", 5: "(N, C, D, 
 
 def check_rank(x: Tensor, ranks: tuple[int, ...], layer: Name) -> None:
     """Raise ShapeError (a ValueError) unless the number of dimensions is one of ``ranks``."""
+    check_tensor(x, "input", layer)
     if x.dim() in ranks:
         return
     expected = " or ".join(f"{rank}D" for rank in ranks)
@@ -115,6 +116,7 @@ def check_residual(x: Tensor, residual: Tensor | None, layer: Name) -> None:
     """Raise ShapeError or DTypeError unless the residual is like the input."""
     if residual is None:
         return
+    check_tensor(residual, "residual", layer)
     if residual.shape != x.shape:
         raise ShapeError(
             explain(
@@ -139,6 +141,7 @@ def check_mask(x: Tensor, mask: Tensor | None, layer: Name) -> None:
     """Raise DTypeError or ShapeError unless the mask is bool ``(N, *S)``."""
     if mask is None:
         return
+    check_tensor(mask, "mask", layer)
     if mask.dtype != torch.bool:
         raise DTypeError(
             explain(
@@ -156,6 +159,19 @@ def check_mask(x: Tensor, mask: Tensor | None, layer: Name) -> None:
                 got=f"shape {tuple(mask.shape)}",
                 why="the mask says which positions count, the same for every channel",
                 do="drop the channel dimension of the mask, or expand it to that shape",
+            )
+        )
+
+
+def check_tensor(value: object, name: str, layer: Name) -> None:
+    """Raise DTypeError (a TypeError) unless ``value`` is a tensor."""
+    if not isinstance(value, torch.Tensor):
+        raise DTypeError(
+            explain(
+                asked=f"{layer()}: {name} as a torch tensor",
+                got=type(value).__name__,
+                why="a layer works on tensors only",
+                do=f"pass torch.as_tensor({name})",
             )
         )
 

@@ -1,6 +1,6 @@
-"""Training-mode batch norm in plain torch operations: slower, and differentiable in every way.
+"""Batch norm in plain torch operations: slower, and differentiable in every way.
 
-This is the form that runs under functorch transforms, forward-mode AD, jit tracing and double
+The training form runs under functorch transforms, forward-mode AD, jit tracing and double
 backward, where torch has to look inside.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from evenkeel.kernels import Moments
 from evenkeel.kernels._providers._aten import activate
@@ -60,6 +61,30 @@ def normalize_batch(
     y = _kept(activate(z, activation), keep).to(x.dtype)
     statistics = (t.detach().flatten() for t in (mean, rest, var))
     return y, Moments(count, *statistics)
+
+
+def normalize_running(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: Activation,
+    residual: Tensor | None,
+    mask: Tensor | None,
+) -> Tensor:
+    """Inference, eq. (3) and (5), as aten's batch norm, which every exporter knows.
+
+    aten wants parameters and statistics of one dtype; 16-bit parameters beside float32
+    statistics are widened.
+    """
+    weight, bias = (
+        p if p is None or p.dtype == mean.dtype else p.to(mean.dtype) for p in (weight, bias)
+    )
+    y = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+    y = activate(y if residual is None else y + residual, activation)
+    return y if mask is None else y.where(mask.unsqueeze(1), 0.0)
 
 
 def _size(x: Tensor, dims: list[int]) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from evenkeel.errors import InputError, explain
 from evenkeel.nn._base import NormCore, leaf_call
 
 if TYPE_CHECKING:
@@ -58,15 +59,21 @@ class FrozenBatchNorm(NormCore):
 
     @classmethod
     def from_batch_norm(cls, layer: torch.nn.Module) -> Self:
-        """A frozen copy of a batch-norm layer that has running statistics."""
+        """A frozen copy of a batch-norm layer that has running statistics.
+
+        Raises:
+            InputError: the layer has none.
+        """
         state = layer.state_dict()
+        if state.get("running_mean") is None:
+            raise InputError(_nothing_to_freeze(layer))
         mean = state["running_mean"]
         dtype = state["weight"].dtype if "weight" in state else mean.dtype
         affine = "weight" in state
         eps: Any = layer.eps
         frozen = cls(mean.shape[0], eps, affine=affine, device=mean.device, dtype=dtype)
         frozen.load_state_dict(state, strict="bias" in state or not affine)
-        return frozen
+        return frozen.train(layer.training)
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalize ``(N, C, *S)`` with the fixed statistics; masked positions give 0."""
@@ -74,3 +81,12 @@ class FrozenBatchNorm(NormCore):
             return leaf_call(self, input) if mask is None else leaf_call(self, input, mask)
         self._check(input, None, mask)
         return self._with_running_statistics(input, None, mask)
+
+
+def _nothing_to_freeze(layer: torch.nn.Module) -> str:
+    return explain(
+        asked="FrozenBatchNorm.from_batch_norm",
+        got=f"{layer}, without running statistics",
+        why="a frozen layer normalizes with the running statistics",
+        do="pass a trained batch-norm layer with track_running_stats=True",
+    )

@@ -15,7 +15,12 @@ from torch import Tensor
 
 from evenkeel.errors import NonFiniteError, NonFiniteWarning, TransformError, explain
 from evenkeel.kernels import Moments
-from evenkeel.nn._torch_state import backward_running, dispatch_mode_active, transforms_active
+from evenkeel.nn._torch_state import (
+    backward_running,
+    dispatch_mode_active,
+    has_no_values,
+    transforms_active,
+)
 
 if TYPE_CHECKING:
     from evenkeel.nn._checks import Name
@@ -62,7 +67,7 @@ def commit(running: Running, batch: Moments, rule: Rule, layer: Name) -> bool:
     if torch.compiler.is_compiling() or dispatch_mode_active():
         if rule.nonfinite == "raise":
             raise TransformError(_raise_is_eager(layer))
-        count = torch.as_tensor(batch.count, dtype=torch.int64, device=batch.mean.device)
+        count = count_on(batch, batch.mean.device)
         torch.ops.evenkeel.commit(*running, count, batch.mean, batch.var, *rule)
     elif transforms_active():
         _commit_under_transform(running, batch, rule, layer)
@@ -76,27 +81,36 @@ def commit(running: Running, batch: Moments, rule: Rule, layer: Name) -> bool:
 def updated(running: Running, batch: Moments, rule: Rule) -> Running:
     """The running statistics after a batch, as new tensors; asks the device for nothing."""
     finite = torch.isfinite(batch.mean).all() & torch.isfinite(batch.var).all()
-    enough = torch.as_tensor(batch.count, device=batch.mean.device) >= 2
+    enough = count_on(batch, batch.mean.device) >= 2
     enters = enough if rule.nonfinite == "propagate" else enough & finite
     counted = enters | ~enough if rule.count_empty else enters
     batches = None if running.batches is None else running.batches + counted
-    factor = _factor(rule, batches)
+    wide = torch.promote_types(running.mean.dtype, batch.mean.dtype)
+    factor = _factor(rule, batches, wide)
     pairs = ((running.mean, batch.mean), (running.var, _stored(batch, rule)))
     mean, var = (
         # In the wider of the two dtypes, so that 16-bit statistics are rounded once.
         torch.where(enters, (old + factor * (new - old)).to(old.dtype), old)
         for old, new in pairs
     )
-    return Running(mean, var, batches, running.skipped + (enough & ~finite))
+    left_out = (enough & ~finite).to(running.skipped.device)
+    return Running(mean, var, batches, running.skipped + left_out)
 
 
-def _factor(rule: Rule, batches: Tensor | None) -> Tensor:
+def count_on(batch: Moments, device: torch.device) -> Tensor:
+    """The count as a tensor on a device, without waiting for it."""
+    if isinstance(batch.count, int):
+        return torch.full((), batch.count, dtype=torch.int64, device=device)
+    return batch.count
+
+
+def _factor(rule: Rule, batches: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Weight of the new value: momentum, or one over the number of batches, eq. (8)."""
     if rule.momentum is not None:
-        return torch.tensor(rule.momentum, dtype=torch.float64)
+        return torch.tensor(rule.momentum, dtype=dtype)
     if batches is None:  # torch's own reading of momentum=None without a counter
-        return torch.zeros((), dtype=torch.float64)
-    return 1 / batches.clamp(min=1)
+        return torch.zeros((), dtype=dtype)
+    return batches.clamp(min=1).to(dtype).reciprocal()
 
 
 def _stored(batch: Moments, rule: Rule) -> Tensor:
@@ -163,8 +177,14 @@ def _all_finite(batch: Moments) -> bool:
 
 
 def _commit_under_transform(running: Running, batch: Moments, rule: Rule, layer: Name) -> None:
+    if backward_running():
+        return
+    # The counter is no buffer, so it is always captured: batches are not counted here.
+    own = running._replace(skipped=torch.zeros((), dtype=torch.int64, device=batch.mean.device))
     try:
-        _commit_on_device(running, batch, rule)
+        for old, new in zip(running[:3], updated(own, batch, rule)[:3], strict=True):
+            if old is not None and new is not None:
+                old.copy_(new)
     except RuntimeError as error:
         message = explain(
             asked=f"{layer()}: a training-mode forward pass under a torch.func transform",
@@ -205,7 +225,7 @@ def _(*_: object) -> None:
 
 def report_skipped(skipped: Tensor, reported: int, layer: Name) -> int:
     """Warn of batches that a compiled or device commit kept out; returns how many there are."""
-    total = 0 if skipped.is_meta else int(skipped)
+    total = 0 if has_no_values(skipped) else int(skipped)
     if total > 0 and reported == 0:
         warnings.warn(_skipped_message(layer, total), NonFiniteWarning, stacklevel=4)
     return total

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._subclasses.fake_tensor import is_fake
 from torch.autograd import forward_ad
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def path_from_caller(layer: torch.nn.Module) -> str | None:
         frame = frame.f_back
     named = () if root is None else root.named_modules()
     return next((name for name, module in named if module is layer), None)
+
+
+def has_no_values(tensor: Tensor) -> bool:
+    """Whether a tensor is meta or fake, so that no number can be read from it."""
+    return tensor.is_meta or is_fake(tensor)
 
 
 def is_batched(dy: Tensor) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from evenkeel.errors import InputError, explain
 from evenkeel.nn import _checks
-from evenkeel.nn._composite import activate
+from evenkeel.nn._composite import normalize_running
 from evenkeel.nn._statistics import (
     POLICIES,
     VARIANCES,
@@ -99,29 +98,39 @@ def batch_norm(
     _checks.check_choice("variance", variance, VARIANCES, name)
     _checks.check_choice("nonfinite", nonfinite, POLICIES, name)
     how = Activation.parse(activation)
+    policy = "propagate" if is_strict() else nonfinite
+    if momentum is None:  # pyright: ignore[reportUnnecessaryComparison] - as a layer would say it
+        raise InputError(_needs_momentum())
     if not training:
         if running_mean is None or running_var is None:
             raise InputError(_needs_statistics())
-        y = F.batch_norm(input, running_mean, running_var, weight, bias, False, 0.0, eps)
-        y = activate(y if residual is None else y + residual, how)
-        y = y if mask is None else y.where(mask.unsqueeze(1), 0.0)
+        statistics = running_mean, running_var
+        y = normalize_running(input, *statistics, weight, bias, eps, how, residual, mask)
         return BatchNormResult(y, running_mean, running_var)
     _checks.check_eps(eps, name)
     _checks.check_enough_values(input, name)
     y, moments = normalize_batch(input, weight, bias, eps, how, residual, mask)
-    if nonfinite == "raise":
+    if policy == "raise":
         refuse_nonfinite(moments, name)
     if running_mean is None or running_var is None:
         return BatchNormResult(y, running_mean, running_var)
     with torch.no_grad():
         running = Running(running_mean, running_var, None, torch.zeros((), dtype=torch.int64))
-        policy = "propagate" if is_strict() else nonfinite
         new = updated(running, moments, Rule(momentum, variance, policy))
     return BatchNormResult(y, new.mean, new.var)
 
 
 def _name() -> str:
     return "functional.batch_norm"
+
+
+def _needs_momentum() -> str:
+    return explain(
+        asked="functional.batch_norm with momentum=None",
+        got="no number of batches to average over",
+        why="a pure function has no counter",
+        do="pass momentum=1 / t at the t-th batch for the average over all batches",
+    )
 
 
 def _needs_statistics() -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from evenkeel.kernels import Moments, Norm, select
 from evenkeel.kernels._view import canonical
 from evenkeel.nn import _composite
+from evenkeel.nn._statistics import count_on
 from evenkeel.nn._torch_state import (
     dispatch_mode_active,
     forward_ad_active,
@@ -136,14 +137,20 @@ class _Train(torch.autograd.Function):
             _shaped(dx, x),
             None if weight is None else sums.dz_xhat.to(weight.dtype),
             None if bias is None else sums.dz.to(bias.dtype),
-            None if dresidual is None else dresidual.view(x.shape),
+            None if dresidual is None else _shaped(dresidual, x),
             *_NO_GRADIENTS,
         )
 
 
 def _shaped(value: Tensor, x: Tensor) -> Tensor:
-    """A kernel's result in the shape of ``x``; a view would lose the strides of an empty batch."""
-    return value.view(x.shape) if value.numel() else torch.empty_like(x)
+    """A kernel's result in the shape of ``x``, as no view.
+
+    Autograd lets nobody write into a view that a custom function returned, and
+    ``ReLU(inplace=True)`` after the layer would.
+    """
+    if not value.numel():
+        return torch.empty_like(x)  # whose strides a view would lose
+    return torch.ops.aten._unsafe_view.default(value, x.shape)  # noqa: SLF001 - torch's own use
 
 
 def _differentiable(
@@ -188,7 +195,7 @@ def _forward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     how = Activation(activation, parameter)
     y, moments = select(x).forward(canonical(x), weight, bias, eps, how, *_views(residual, mask))
-    count = torch.as_tensor(moments.count, dtype=torch.int64, device=x.device)
+    count = count_on(moments, x.device)
     return y.view(x.shape), count, moments.mean, moments.mean_lo, moments.var
 
 

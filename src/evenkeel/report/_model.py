@@ -100,11 +100,22 @@ class Highlight:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """A measured value as numbers; ``std`` is None where one repetition has no spread."""
+
+    label: str
+    mean: float
+    std: float | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """What one section found.
 
-    ``headline`` is one or two sentences for the top of the report, ``answer`` one paragraph,
-    ``summary`` a table small enough for a terminal.
+    ``headline`` is one or two sentences for the top of the report, ``answer`` a few paragraphs
+    with an empty line between them, ``summary`` a table small enough for a terminal.
+    ``measures`` are numbers that the summary writes as text; no page shows them.
     """
 
     headline: str
@@ -113,6 +124,7 @@ class Findings:
     summary: Table
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...] = ()
+    measures: tuple[Measure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

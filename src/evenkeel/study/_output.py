@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import tempfile
@@ -41,14 +42,9 @@ class OutputFolder:
             with tempfile.TemporaryFile(dir=path):
                 pass
         except OSError as error:
-            raise FileError(
-                explain(
-                    asked=f"--out {path}",
-                    got=error.strerror or str(error),
-                    why="the results are written to that folder when the study is done",
-                    do="name a folder that you may write to",
-                )
-            ) from error
+            got, do = _obstacle(path, error)
+            why = "the results are written to that folder when the study is done"
+            raise FileError(explain(asked=f"--out {path}", got=got, why=why, do=do)) from error
         folder = cls(path, missing)
         folder._check_owner()
         return folder
@@ -114,6 +110,19 @@ class OutputFolder:
                 do="name another folder, or move those files away",
             )
         )
+
+
+def _obstacle(path: Path, error: OSError) -> tuple[str, str]:
+    """Why no file can be made in a folder, and what to do about it."""
+    file = next((p for p in (path, *path.parents) if p.is_file()), None)
+    if file is not None:
+        return f"{file} is a file, not a folder", "name a folder, or move that file away"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}:
+        # mkdir makes parents, so "not found" is a place such as /proc where nobody makes any.
+        return "no permission to write there", "name a folder that you may write to"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "no room left there", "make room, or name a folder on another disk"
+    return error.strerror or str(error), "name a folder that you may write to"
 
 
 def _schema(path: Path) -> Any:  # noqa: ANN401 - whatever stands in a file of somebody else

@@ -51,6 +51,13 @@ class Group:
         return Spread.of(record.best_accuracy for record in self.records)
 
     @property
+    def accuracy(self) -> str:
+        """The best test accuracy in words, with its deviation if there is more than one seed."""
+        if len(self.records) == 1:
+            return f"{100 * self.best.mean:.1f}%"
+        return f"{100 * self.best.mean:.1f} ± {100 * self.best.std:.1f}%"
+
+    @property
     def final(self) -> Spread:
         """Test accuracy at the end of each run."""
         return Spread.of(record.final_accuracy for record in self.records)
@@ -111,6 +118,13 @@ class Arm:
     def usable(self) -> tuple[float, ...]:
         """The rates at which every seed reached the target accuracy."""
         return tuple(group.rate for group in self.groups if group.all_reach_target)
+
+    @property
+    def ever_reaches_target(self) -> bool:
+        """At least one run at one rate reached the target accuracy."""
+        return any(
+            record.steps_to_target is not None for group in self.groups for record in group.records
+        )
 
     @property
     def diverged(self) -> float:

@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
+
+from evenkeel import kernels
 from evenkeel.errors import InputError, explain
 from evenkeel.report import render_html
 from evenkeel.study._data import load_dataset
@@ -96,9 +99,11 @@ def run_study(settings: StudySettings, progress: Progress = silent) -> Study:
     Raises:
         InputError: unknown data kind or section, unusable data, fewer than one seed.
         FileError: unreadable data, a folder that cannot be written or holds something else.
+        ProviderError: the requested kernel provider is unknown or cannot serve.
         KeyboardInterrupt: after the workers have been stopped.
     """
     scale, sections = settings.scale(), select(settings.only)
+    kernels.select(torch.empty(0))  # a requested provider that cannot serve fails here, once
     data = load_dataset(settings.data)
     folder = OutputFolder.prepare(settings.out)
     try:

@@ -13,6 +13,7 @@ import numpy as np
 from evenkeel import checkpoints
 from evenkeel.dialects import torch as dialect
 from evenkeel.errors import EvenkeelError, InputError, explain
+from evenkeel.tools._describe import describe
 from evenkeel.tools._inspect_records import Finding, Inspection, LayerRow, Mode, Range
 from evenkeel.tools._inspect_rules import Subject, judge
 
@@ -56,11 +57,10 @@ def inspect(model_or_path: nn.Module | str | os.PathLike[str] | Mapping[str, Any
     model = cast("object", model_or_path)
     if isinstance(model, nn.Module):
         return _inspect_model(model)
-    kind = type(model)
     raise InputError(
         explain(
             asked="inspect batch-norm layers",
-            got=f"a {kind.__module__}.{kind.__qualname__}",
+            got=describe(model),
             why="it is no torch module, no path of a checkpoint, and no state dict",
             do="pass the model itself, or the path of a .safetensors or .pt file",
         )

@@ -202,7 +202,9 @@ def _eps(subject: Subject) -> Found:
     if subject.spec is None or "eps" in subject.assumed:
         return
     if subject.spec.eps == 0:
-        yield "warning", "eps", "eps 0: torch refuses to train, and a constant channel gives NaN"
+        # In training torch raises; in inference only a constant channel comes to harm.
+        severity = "error" if subject.mode == "train" else "warning"
+        yield severity, "eps", "eps 0: torch refuses to train, and a constant channel gives NaN"
     elif subject.spec.eps == KERAS_EPS:
         yield "note", "eps", f"eps {KERAS_EPS:g} is Keras's default; torch's is 1e-05"
 

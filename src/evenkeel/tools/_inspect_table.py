@@ -51,9 +51,12 @@ def _title(report: Inspection) -> str:
     if not rows:
         return f"{source}: no batch-norm layers"
     parameters, buffers = (sum(getattr(r, key) for r in rows) for key in ("parameters", "buffers"))
-    plural = "layer" if len(rows) == 1 else "layers"
-    counts = f"{parameters} parameters, {buffers} buffer values"
-    return f"{source}: {len(rows)} batch-norm {plural}, {counts}"
+    counts = f"{_counted(parameters, 'parameter')}, {_counted(buffers, 'buffer value')}"
+    return f"{source}: {_counted(len(rows), 'batch-norm layer')}, {counts}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _table(*columns: str) -> Table:

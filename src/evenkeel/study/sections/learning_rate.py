@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
-from evenkeel.report import Axis, Column, Figure, Findings, Highlight, Panel, Series, Table
+from evenkeel.report import Axis, Column, Figure, Findings, Highlight, Measure, Panel, Series, Table
 from evenkeel.study._curves import BAND, affine_figure, banded
 from evenkeel.study._network import INITIALISATION
 from evenkeel.study._plan import RunConfig, Scale
@@ -56,12 +56,28 @@ def _reduce(records: Sequence[RunRecord]) -> Findings:
     seeds = len({record.config.seed for record in records})
     return Findings(
         headline=" ".join(_headline(*pair) for pair in pairs),
-        answer=" ".join(_answer(*pair) for pair in pairs)
-        + f" All numbers are means over {seeds} seeds; ± is the standard deviation.",
+        answer="\n\n".join([*(_answer(*pair) for pair in pairs), _seeds(seeds)]),
         highlights=_highlights(*pairs[0]),
         summary=_summary(arms),
         figures=_figures(arms),
         tables=(_rates_table(arms),),
+        measures=tuple(_measure(arm) for arm in arms),
+    )
+
+
+def _seeds(count: int) -> str:
+    if count == 1:
+        return "All numbers are from one seed, so there is no spread."
+    return f"All numbers are means over {count} seeds; ± is the standard deviation."
+
+
+def _measure(arm: Arm) -> Measure:
+    best, count = arm.best.best, len(arm.best.records)
+    return Measure(
+        label=f"best test accuracy, {arm.label}",
+        mean=best.mean,
+        std=best.std if count > 1 else None,
+        count=count,
     )
 
 
@@ -72,6 +88,8 @@ def _paired(a: Arm, b: Arm) -> bool:
 def _headline(with_norm: Arm, without: Arm) -> str:
     """One sentence on the widest effect: the range of rates."""
     name = OPTIMIZERS[with_norm.optimizer]
+    if not (with_norm.ever_reaches_target or without.ever_reaches_target):
+        return f"With {name}, {_best_of_neither(with_norm, without)}."
     if not with_norm.usable or not without.usable:
         return f"With {name}, {_reach(with_norm)} with batch norm and {_reach(without)} without."
     new, old = with_norm.usable[-1], without.usable[-1]
@@ -83,29 +101,42 @@ def _headline(with_norm: Arm, without: Arm) -> str:
     elif new < old:
         change = f"lowered the largest usable learning rate from {old:g} to {new:g}"
     return (
-        f"With {name}, batch norm {change}; the best test accuracy was {_accuracy(with_norm)} "
-        f"with it and {_accuracy(without)} without."
+        f"With {name}, batch norm {change}; the best test accuracy was {with_norm.best.accuracy} "
+        f"with it and {without.best.accuracy} without."
     )
 
 
 def _answer(with_norm: Arm, without: Arm) -> str:
-    """One sentence per optimizer: rates, accuracy, speed, divergence."""
-    a, b = with_norm.best.best, without.best.best
-    gap = 100 * (a.mean - b.mean)
-    clear = "more than" if abs(a.mean - b.mean) > a.std + b.std else "within"
+    """One paragraph per optimizer: rates, accuracy, speed, divergence."""
+    name = OPTIMIZERS[with_norm.optimizer]
+    diverged = (
+        f"{with_norm.diverged:.0%} of all runs diverged with and {without.diverged:.0%} without"
+    )
+    if not (with_norm.ever_reaches_target or without.ever_reaches_target):
+        return f"{name}: {_best_of_neither(with_norm, without)}; {diverged}."
     return (
-        f"{OPTIMIZERS[with_norm.optimizer]}: {_reach(with_norm)} with batch norm, "
-        f"{_reach(without)} without; at the best rate of each, batch norm changed the accuracy "
-        f"by {gap:+.1f} points, "
-        f"{clear} the spread over seeds; the fewest steps to {TARGET:.0%} were "
-        f"{_steps(with_norm)} with and {_steps(without)} without; {with_norm.diverged:.0%} of "
-        f"all runs diverged with and {without.diverged:.0%} without."
+        f"{name}: {_reach(with_norm)} with batch norm, {_reach(without)} without; at the best "
+        f"rate of each, batch norm changed the accuracy by {_gap(with_norm, without)}; the fewest "
+        f"steps to {TARGET:.0%} were {_steps(with_norm)} with and {_steps(without)} without; "
+        f"{diverged}."
     )
 
 
-def _accuracy(arm: Arm) -> str:
-    best = arm.best.best
-    return f"{100 * best.mean:.1f} ± {100 * best.std:.1f}%"
+def _best_of_neither(with_norm: Arm, without: Arm) -> str:
+    return (
+        f"neither network reached {TARGET:.0%}; the best test accuracy was "
+        f"{with_norm.best.accuracy} with and {without.best.accuracy} without batch norm"
+    )
+
+
+def _gap(with_norm: Arm, without: Arm) -> str:
+    a, b = with_norm.best, without.best
+    gap = a.best.mean - b.best.mean
+    points = f"{100 * gap:+.1f} points"
+    if len(a.records) == len(b.records) == 1:
+        return points
+    clear = "more than" if abs(gap) > a.best.std + b.best.std else "within"
+    return f"{points}, {clear} the spread over seeds"
 
 
 def _reach(arm: Arm) -> str:
@@ -131,8 +162,8 @@ def _highlights(with_norm: Arm, without: Arm) -> tuple[Highlight, ...]:
     return (
         Highlight(
             label=f"best test accuracy, {name}, with batch norm",
-            value=_accuracy(with_norm),
-            other=f"without batch norm: {_accuracy(without)}",
+            value=with_norm.best.accuracy,
+            other=f"without batch norm: {without.best.accuracy}",
         ),
         Highlight(
             label=f"largest usable rate, {name}, with batch norm",
@@ -156,7 +187,7 @@ def _summary(arms: tuple[Arm, ...]) -> Table:
         (
             OPTIMIZERS[arm.optimizer],
             "with" if arm.batch_norm else "without",
-            _accuracy(arm),
+            arm.best.accuracy,
             arm.best.rate,
             f"{arm.usable[0]:g} to {arm.usable[-1]:g}" if arm.usable else None,
             arm.fewest_steps(),
