@@ -215,7 +215,7 @@ def test_damaged_gzip(tmp_path: Path) -> None:
 def test_idx_folder_missing_or_ambiguous(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no such folder"):
         load_dataset(f"idx:{tmp_path / 'none'}")
-    with pytest.raises(FileError, match="no such file as train-images-.*t10k-labels-") as caught:
+    with pytest.raises(FileError, match=r"no such file as train-images-.*t10k-labels-") as caught:
         load_dataset(f"idx:{tmp_path}")
     assert str(caught.value).startswith(f"--data idx:{tmp_path}\n")
     write_idx(tmp_path)

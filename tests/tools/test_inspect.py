@@ -267,6 +267,32 @@ def test_the_records_are_json():
     assert records["findings"][0]["code"] == "non-finite"
 
 
+def test_numbers_have_their_plural():
+    assert "0 parameters, 1 buffer value\n" in str(inspect(nn.LazyBatchNorm1d()))
+    assert "1 batch-norm layer, 2 parameters, 3 buffer values" in str(inspect(nn.BatchNorm1d(1)))
+
+
+@pytest.mark.parametrize(("training", "severity"), [(True, "error"), (False, "warning")])
+def test_eps_of_zero_is_worse_in_training(training, severity):
+    module = trained().train(training)
+    module.eps = 0.0
+    assert (severity, "eps") in codes(inspect(module))
+
+
+@pytest.mark.parametrize(
+    ("thing", "words"),
+    [
+        (3, "an int"),
+        (None, "None"),
+        (nn.BatchNorm1d, "the class torch.nn"),
+        (np.ones(1), "a numpy"),
+    ],
+)
+def test_what_came_is_named_in_plain_words(thing, words):
+    with pytest.raises(InputError, match=f"got: {words}"):
+        inspect(thing)
+
+
 def test_no_layers_at_all():
     report = inspect(nn.Linear(2, 2))
     assert report.rows == ()
