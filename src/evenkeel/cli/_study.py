@@ -52,7 +52,7 @@ def study(
     Examples:
         evenkeel study
 
-        evenkeel study --quick --out /tmp/look
+        evenkeel study --quick --out first-look
 
         evenkeel study --data idx:mnist/ --seeds 3
     """
