@@ -1,4 +1,4 @@
-"""evenkeel: batch normalization that is exact, fast, portable and explains itself.
+"""evenkeel: batch normalization that is exact and explains itself.
 
 ``import evenkeel as ek`` loads no framework; each name below is loaded when first used.
 """
