@@ -235,6 +235,11 @@ def test_raise_holds_without_running_statistics_too():
         functional.batch_norm(poisoned(), training=True, nonfinite="raise")
 
 
+def test_functional_form_refuses_what_is_no_tensor():
+    with pytest.raises(DTypeError, match=r"(?s)functional\.batch_norm: input as a torch tensor"):
+        functional.batch_norm([[1.0], [2.0]], training=True)
+
+
 def test_functional_form_takes_what_a_layer_takes():
     mean, var, weight = torch.zeros(3), torch.ones(3), torch.ones(3).half()
     y = functional.batch_norm(batch().half(), mean, var, weight, weight).output

@@ -87,16 +87,16 @@ def batch_norm(
         >>> batch_norm(x, torch.zeros(1), torch.ones(1), training=True).running_mean
         tensor([0.1000])
     """
-    name = _name
+    _checks.check_tensor(input, "input", _name)
     if input.dim() == 1 and input.numel() == 0:  # as torch, which lets an empty vector through
         return BatchNormResult(input.clone(), running_mean, running_var)
-    _checks.check_rank(input, (2, 3, 4, 5), name)
-    _checks.check_dtype(input, (weight, bias), name)
-    _checks.check_channels(input, (running_mean, running_var, weight, bias), name)
-    _checks.check_residual(input, residual, name)
-    _checks.check_mask(input, mask, name)
-    _checks.check_choice("variance", variance, VARIANCES, name)
-    _checks.check_choice("nonfinite", nonfinite, POLICIES, name)
+    _checks.check_rank(input, (2, 3, 4, 5), _name)
+    _checks.check_dtype(input, (weight, bias), _name)
+    _checks.check_channels(input, (running_mean, running_var, weight, bias), _name)
+    _checks.check_residual(input, residual, _name)
+    _checks.check_mask(input, mask, _name)
+    _checks.check_choice("variance", variance, VARIANCES, _name)
+    _checks.check_choice("nonfinite", nonfinite, POLICIES, _name)
     how = Activation.parse(activation)
     policy = "propagate" if is_strict() else nonfinite
     if momentum is None:  # pyright: ignore[reportUnnecessaryComparison] - as a layer would say it
@@ -107,15 +107,16 @@ def batch_norm(
         statistics = running_mean, running_var
         y = normalize_running(input, *statistics, weight, bias, eps, how, residual, mask)
         return BatchNormResult(y, running_mean, running_var)
-    _checks.check_eps(eps, name)
-    _checks.check_enough_values(input, name)
+    _checks.check_eps(eps, _name)
+    _checks.check_enough_values(input, _name)
     y, moments = normalize_batch(input, weight, bias, eps, how, residual, mask)
     if policy == "raise":
-        refuse_nonfinite(moments, name)
+        refuse_nonfinite(moments, _name)
     if running_mean is None or running_var is None:
         return BatchNormResult(y, running_mean, running_var)
     with torch.no_grad():
-        running = Running(running_mean, running_var, None, torch.zeros((), dtype=torch.int64))
+        uncounted = torch.zeros((), dtype=torch.int64, device=running_mean.device)
+        running = Running(running_mean, running_var, None, uncounted)
         new = updated(running, moments, Rule(momentum, variance, policy))
     return BatchNormResult(y, new.mean, new.var)
 
