@@ -31,7 +31,7 @@ bench: $(VENV)/.dev  ## accuracy beside torch, table under benchmarks/results/
 	$(BIN)/python benchmarks/readme.py
 
 docs: $(VENV)/.docs  ## the documentation site, in site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:  ## everything that was built or installed; results stay
 	rm -rf $(VENV) build site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

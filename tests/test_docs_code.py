@@ -1,18 +1,33 @@
-"""Every python block of README and docs runs, from top to bottom of its page."""
+"""Every python block of README and docs runs, from top to bottom of its page.
 
+A block ``text title="Output"`` is what the python block above it prints. A ``console`` block that
+shows what ``evenkeel inspect`` or ``evenkeel explain`` prints is run, too; the figures come from
+trained networks and may differ from one machine to the next, all else may not.
+"""
+
+import contextlib
 import doctest
+import importlib
 import importlib.util
+import io
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import evenkeel
+from evenkeel.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(?P<kind>python|console|text title=\"Output\")\n(?P<text>.*?)^```",
+    re.MULTILINE | re.DOTALL,
+)
+FIGURE = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
 def place_study(folder):
@@ -25,18 +40,46 @@ def place_study(folder):
     save_file(build_network(64, 10).state_dict(), folder / "study" / "model.safetensors")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def run_python(code, scope, page):
+    """Run one block; return what it printed."""
+    if ">>>" in code:
+        parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
+        runner.run(parser.get_doctest(code, scope, page.name, str(page), 0))
+        assert runner.summarize(verbose=False).failed == 0
+        return ""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, str(page), "exec"), scope)
+    return printed.getvalue()
+
+
+def words(text):
+    """The words of a table: no figures, and no order, since a wide figure wraps its cell."""
+    return sorted(FIGURE.sub("", text).replace("..", "").replace("\u2500", "").split())
+
+
+def run_console(text):
+    """Run the commands that look and do not train; compare what they print."""
+    command, _, expected = text.partition("\n")
+    if not re.match(r"\$ evenkeel (inspect|explain)\b", command) or not expected:
+        return
+    got = CliRunner().invoke(app, shlex.split(command)[2:])
+    assert got.exit_code == 0, got.output
+    assert words(got.stdout) == words(expected), got.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place_study(tmp_path)
-    scope = {"__name__": "__main__"}
-    for block in BLOCK.findall(page.read_text()):
-        if ">>>" in block:
-            parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
-            runner.run(parser.get_doctest(block, scope, page.name, str(page), 0))
-            assert runner.summarize(verbose=False).failed == 0
+    scope, printed = {"__name__": "__main__"}, ""
+    for block in BLOCK.finditer(page.read_text()):
+        if block["kind"] == "python":
+            printed = run_python(block["text"], scope, page)
+        elif block["kind"] == "console":
+            run_console(block["text"])
         else:
-            exec(compile(block, str(page), "exec"), scope)
+            assert printed == block["text"]
 
 
 def test_the_readme_has_a_block():
