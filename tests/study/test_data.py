@@ -114,7 +114,7 @@ def test_idx_folder(tmp_path: Path, zipped: bool) -> None:
 
 @pytest.mark.parametrize("source", ["mnist", "npz", "npz:", "digits:x", "csv:a.csv", ""])
 def test_unknown_kind(source: str) -> None:
-    with pytest.raises(InputError, match=r"known are digits, npz:FILE and idx:DIR"):
+    with pytest.raises(InputError, match="known are digits, npz:FILE, idx:DIR and folder:DIR"):
         load_dataset(source)
 
 
@@ -124,8 +124,12 @@ def test_unknown_kind(source: str) -> None:
         ("good.npz", "--data npz:good.npz"),
         ("mnist:", "unknown kind 'mnist'"),
         ("digits:foo", "digits takes no path"),
-        ("folder", "--data idx:folder"),
         ("table.csv", "numpy.savez"),
+        ("empty", "--data folder:empty for a folder of images per class, idx:"),
+        ("digital", "--data idx:digital"),
+        ("pets", "--data folder:pets"),
+        ("arrays", "--data npz:arrays/a.npz"),
+        ("folder", "--data folder:images/"),
     ],
 )
 def test_what_was_meant_is_suggested(
@@ -134,7 +138,10 @@ def test_what_was_meant_is_suggested(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.npz").touch()
     (tmp_path / "table.csv").touch()
-    (tmp_path / "folder").mkdir()
+    for folder in ("empty", "digital", "pets", "pets/cat", "arrays"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "digital" / "train-images-idx3-ubyte").touch()
+    (tmp_path / "arrays" / "a.npz").touch()
     with pytest.raises(InputError, match=advice):
         load_dataset(source)
 
@@ -173,13 +180,30 @@ def test_damaged_npz(tmp_path: Path, kind: str, cause: str) -> None:
         load_dataset(f"npz:{path}")
 
 
-def test_npz_that_is_missing_a_folder_or_lacks_arrays(tmp_path: Path) -> None:
+def test_npz_that_is_missing_or_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no such file"):
         load_dataset(f"npz:{tmp_path / 'none.npz'}")
     with pytest.raises(FileError, match="directory"):
         load_dataset(f"npz:{tmp_path}")
-    with pytest.raises(FileError, match="arrays images"):
-        load_dataset(save(tmp_path, images=np.ones(3)))
+    (tmp_path / "cat").mkdir()
+    for kind in ("npz", "idx"):
+        with pytest.raises(FileError, match=f"images per class.*--data folder:{tmp_path}"):
+            load_dataset(f"{kind}:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["images"], r"arrays images\n"),
+        (["x"], "arrays x, but no y\n"),
+        (["y"], "arrays y, but no x\n"),
+        (["x_train", "y_train", "x_test"], "arrays x_test, x_train, y_train, but no y_test\n"),
+        ([], r"arrays \(none\)\n"),
+    ],
+)
+def test_arrays_that_are_not_there(tmp_path: Path, names: list[str], said: str) -> None:
+    with pytest.raises(FileError, match=said):
+        load_dataset(save(tmp_path, **dict.fromkeys(names, np.ones((3, 2)))))
 
 
 @pytest.mark.parametrize(
@@ -224,15 +248,60 @@ def test_idx_folder_missing_or_ambiguous(tmp_path: Path) -> None:
         load_dataset(f"idx:{tmp_path}")
 
 
-def test_shapes_and_types_that_are_no_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x, y: (x, y[:-1]), "80 samples and 79 labels"),
+        (lambda x, y: (x[:, 0, 0], y), r"samples x of shape \(80,\).*x.reshape\(-1, 1\)"),
+        (lambda x, y: (x, np.eye(4)[y]), r"labels y of shape \(80, 4\).*y.argmax\(axis=1\)"),
+        (lambda x, y: (x, y[:, None]), r"labels y of shape \(80, 1\).*y.ravel\(\)"),
+        (lambda x, y: (x[:0], y[:0]), r"samples x of shape \(0, 3, 5\)"),
+        (lambda x, y: (x[:, :0], y), r"samples x of shape \(80, 0, 5\)"),
+        (lambda x, y: (np.float64(3), y), r"samples x of shape \(\)"),
+        (lambda x, y: (x, y[0]), r"labels y of shape \(\)"),
+    ],
+)
+def test_shapes_that_are_no_data(tmp_path: Path, change: Any, said: str) -> None:
+    x, y = change(*images())
+    with pytest.raises(ShapeError, match=f"(?s){said}"):
+        load_dataset(save(tmp_path, x=x, y=y))
+
+
+def test_types_that_are_no_data(tmp_path: Path) -> None:
     x, y = images()
-    for bad_x, bad_y in [(x, y[:-1]), (x[:, 0, 0], y), (x, np.eye(4)[y]), (x[:0], y[:0])]:
-        with pytest.raises(ShapeError, match="same N"):
-            load_dataset(save(tmp_path, x=bad_x, y=bad_y))
     with pytest.raises(DTypeError, match="complex"):
         load_dataset(save(tmp_path, x=x + 1j, y=y))
     with pytest.raises(InputError, match="whole number"):
         load_dataset(save(tmp_path, x=x, y=y + 0.5))
+
+
+def test_values_that_are_too_many_or_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = images()
+    with pytest.raises(InputError, match="too large to be squared"):
+        load_dataset(save(tmp_path, x=x * 1e200, y=y))
+    monkeypatch.setattr("evenkeel.study._data._checks.MAX_VALUES", x.size)
+    source = save(tmp_path, x=x, y=y)
+    load_dataset(source)
+    monkeypatch.setattr("evenkeel.study._data._checks.MAX_VALUES", x.size - 1)
+    with pytest.raises(ShapeError, match="pass fewer samples"):
+        load_dataset(source)
+
+
+def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = images()
+    sources = [save(tmp_path, x=x, y=y)]
+    np.savez(tmp_path / "table.npz", x=x.reshape(80, 15) + 1e3, y=y)
+    sources.append(f"npz:{tmp_path / 'table.npz'}")
+    whole = [load_dataset(source) for source in sources]
+    monkeypatch.setattr("evenkeel.study._data._scaling._BLOCK", 15 * 7)
+    for before, source in zip(whole, sources, strict=True):
+        after = load_dataset(source)
+        # Blocks move mean and deviation by a few 2^-53; rounding to float32 may then differ once.
+        np.testing.assert_allclose(after.train_x, before.train_x, rtol=2**-22, atol=2**-22)
+        np.testing.assert_allclose(after.test_x, before.test_x, rtol=2**-22, atol=2**-22)
+        assert after.info == before.info
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -10,7 +10,9 @@ from torch import nn
 from evenkeel.nn import BatchNorm1d
 from evenkeel.study import RunConfig, build_network, load_dataset, train
 from evenkeel.study._records import judge
-from evenkeel.study._training import recorded_steps, total_steps, train_network
+from evenkeel.study._run import run_network
+from evenkeel.study._samples import Samples
+from evenkeel.study._training import Training, recorded_steps, total_steps
 
 CONFIG = RunConfig(
     section="test", batch_norm=True, optimizer="sgd", rate=0.1, seed=0, hidden=(16, 8), max_steps=30
@@ -65,22 +67,64 @@ def test_building_leaves_the_global_generator_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_saturating_networks_are_initialised_by_glorot(activation: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = build_network(
+        400, 10, hidden=(500, 300), activation=activation, dropout=0.5, generator=generator
+    )
+    kinds = [type(layer).__name__ for layer in network]
+    assert kinds == ["Linear", "BatchNorm1d", activation.capitalize(), "Dropout"] * 2 + ["Linear"]
+    for layer in list(network)[:-1:4]:
+        expected = math.sqrt(2 / (layer.in_features + layer.out_features))
+        margin = 5 / math.sqrt(2 * layer.weight.numel())
+        assert layer.weight.std().item() == pytest.approx(expected, rel=margin)
+
+
+def test_scale_and_shift_begin_where_they_are_told() -> None:
+    norm = build_network(6, 3, gamma=0.25, beta=-1.0, momentum=0.5).norm1
+    assert (norm.weight == 0.25).all()
+    assert (norm.bias == -1).all()
+    assert norm.momentum == 0.5
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_same_seed_same_bits(digits, optimizer: str, batch_norm: bool) -> None:
     config = replace(CONFIG, optimizer=optimizer, batch_norm=batch_norm, rate=0.01)
-    threads = torch.get_num_threads()
-    (first, one), (second, two) = (train_network(config, digits) for _ in range(2))
+    samples = Samples.load(digits)
+    (first, one), (second, two) = (run_network(config, samples) for _ in range(2))
     assert first == second
     states = zip(one.state_dict().values(), two.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in states)
-    assert torch.get_num_threads() == threads
     assert train(replace(config, seed=1), digits).test_accuracy != first.test_accuracy
 
 
-def test_seed_depends_on_every_setting() -> None:
-    others = [replace(CONFIG, seed=1), replace(CONFIG, rate=0.2), replace(CONFIG, batch_norm=False)]
-    assert len({c.random_seed() for c in [CONFIG, *others]}) == 4
+def test_training_leaves_torch_as_it_was(digits) -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    record = train(replace(CONFIG, dropout=0.5), digits)
+    assert record == train(replace(CONFIG, dropout=0.5), digits)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_runs_of_one_repetition_share_weights_samples_and_batches(digits) -> None:
+    samples = Samples.load(digits)
+    configs = [replace(CONFIG, samples=40), replace(CONFIG, samples=40, batch_norm=False, rate=3)]
+    one, two = (Training(config, samples) for config in configs)
+    assert torch.equal(one.network.linear1.weight, two.network.linear1.weight)
+    assert torch.equal(one.train[0], two.train[0])
+    assert len(one.train[1]) == 40
+    batches = zip(one.batches(7), two.batches(7), strict=True)
+    assert all(torch.equal(a, b) for (a, _), (b, _) in batches)
+    other = Training(replace(CONFIG, samples=40, seed=1), samples)
+    assert not torch.equal(one.train[0], other.train[0])
+
+
+def test_seed_depends_on_section_and_repetition() -> None:
+    others = [replace(CONFIG, seed=1), replace(CONFIG, section="other")]
+    assert len({c.random_seed() for c in [CONFIG, *others]}) == 3
+    assert replace(CONFIG, rate=0.2).random_seed() == CONFIG.random_seed()
     assert 0 <= CONFIG.random_seed() < 2**63
 
 
@@ -93,12 +137,6 @@ def test_record_of_a_run_that_trains(digits) -> None:
     assert record.best_accuracy == max(record.test_accuracy) > 0.6
     first = next(s for s, a in zip(record.steps, record.test_accuracy, strict=True) if a >= 0.5)
     assert record.steps_to_target == first
-    assert [t.parameter for t in record.trajectories] == ["gamma", "beta"] * 2
-    gamma = record.trajectories[0]
-    assert gamma.mean[0] == gamma.min[0] == gamma.max[0] == 1
-    for low, middle, high in zip(gamma.min, gamma.median, gamma.max, strict=True):
-        assert low <= middle <= high
-    assert gamma.min[-1] < gamma.max[-1]
 
 
 def test_run_that_diverges_stops_and_says_so(digits) -> None:

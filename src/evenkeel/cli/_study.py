@@ -31,7 +31,11 @@ _WIDTH: Final = 80
 
 def study(
     data: Annotated[
-        str, typer.Option(help="digits, npz:FILE (arrays x and y) or idx:DIR (MNIST's format).")
+        str,
+        typer.Option(
+            help="digits, npz:FILE (arrays x and y), idx:DIR (MNIST's format) or folder:DIR (a "
+            "folder of images per class)."
+        ),
     ] = "digits",
     quick: Annotated[  # noqa: FBT002 - typer makes an option of it
         bool, typer.Option("--quick", help="Fewer rates, epochs and seeds: a first look.")
@@ -41,13 +45,18 @@ def study(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("study"),
     only: Annotated[str, typer.Option(help="Sections to run, separated by commas.")] = "",
+    resume: Annotated[  # noqa: FBT002 - likewise
+        bool, typer.Option("--resume", help="Go on with the finished runs in --out.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, mps, ...")] = "cpu",
     as_json: Annotated[  # noqa: FBT002 - likewise
         bool, typer.Option("--json", help="Print the summary as JSON.")
     ] = False,
 ) -> None:
     """Train a network with and without batch norm and report what it did.
 
-    Writes results.json, model.safetensors and report.html to the --out folder.
+    Writes results.json, model.safetensors and report.html to the --out folder, and each finished
+    run to runs.sqlite there at once, so that --resume repeats nothing.
 
     Examples:
         evenkeel study
@@ -59,7 +68,15 @@ def study(
     names = tuple(name.strip() for name in only.split(",") if name.strip())
     try:
         with _stopped_by_terminate():
-            done = _run(data=data, quick=quick, seeds=seeds, out=out, only=names)
+            done = _run(
+                data=data,
+                quick=quick,
+                seeds=seeds,
+                out=out,
+                only=names,
+                resume=resume,
+                device=device,
+            )
     except KeyboardInterrupt as stop:
         typer.echo(_interrupted(out), err=True)
         raise typer.Exit(TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED) from None
@@ -106,12 +123,14 @@ def print_summary(done: Study, console: Console) -> None:
     from rich.markup import escape
 
     console.width = min(console.width, 100) if console.is_terminal else _WIDTH
-    for section, findings in done.findings:
-        console.print(f"\n[bold]{escape(section.title)}[/bold]  {escape(findings.headline)}\n")
+    for chapter in done.chapters:
+        verdict, findings = chapter.verdict, chapter.findings
+        console.print(f"\n[bold]{escape(chapter.title)}: {escape(verdict.words)}[/bold]")
+        console.print(f"{escape(findings.headline)}\n", highlight=False)
         console.print(_rich_table(findings.summary))
-    console.print(
-        f"\n{done.results['timing']['runs']} runs in {done.results['timing']['seconds']:.0f} s"
-    )
+    timing = done.results["timing"]
+    reused = f" ({timing['reused']} of them before)" if timing["reused"] else ""
+    console.print(f"\n{timing['runs']} runs{reused} in {timing['seconds']:.0f} s", highlight=False)
     for path in done.files:
         console.print(str(path), soft_wrap=True, markup=False, highlight=False)
 
@@ -137,15 +156,20 @@ def _records(done: Study) -> dict[str, object]:
     """Return the summary tables and measures as records, with the places of the files."""
     return {
         "sections": {
-            section.name: asdict(found.summary)
-            | {"measures": [asdict(measure) for measure in found.measures]}
-            for section, found in done.findings
+            chapter.name: asdict(chapter.findings.summary)
+            | {"measures": [asdict(measure) for measure in chapter.findings.measures]}
+            | {"verdict": asdict(chapter.verdict)}
+            for chapter in done.chapters
         },
         "files": [str(path) for path in done.files],
     }
 
 
 def _interrupted(out: Path) -> str:
+    from evenkeel.study import STORE
+
+    if (out / STORE).exists():
+        return f"Interrupted. Finished runs are kept in {out / STORE}; --resume goes on with them."
     if (out / "results.json").exists():
         return f"Interrupted. The earlier study in {out} was kept."
     return "Interrupted. Nothing was written."

@@ -19,10 +19,12 @@ from evenkeel.report._model import (
     Measure,
     Note,
     Panel,
+    Paper,
     Picture,
     Report,
     Series,
     Table,
+    Verdict,
 )
 from evenkeel.report._text import write_cell
 
@@ -38,10 +40,12 @@ __all__ = [
     "Measure",
     "Note",
     "Panel",
+    "Paper",
     "Picture",
     "Report",
     "Series",
     "Table",
+    "Verdict",
     "render_html",
     "write_cell",
 ]

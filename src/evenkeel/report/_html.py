@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from evenkeel.report._plots import plot_json
-from evenkeel.report._tables import panel_table
+from evenkeel.report._legend import entries, look, panel_legend, shared_legend
+from evenkeel.report._plots import MARKERS, plot_json
+from evenkeel.report._tables import measure_table, panel_table
 from evenkeel.report._text import write_cell
 
 if TYPE_CHECKING:
-    from evenkeel.report._model import Report
+    from evenkeel.report._model import Chapter, Report
+
+#: What the templates call.
+_HELPERS: Final[dict[str, Any]] = {
+    "entries": entries,
+    "look": look,
+    "markers": len(MARKERS),
+    "measure_table": measure_table,
+    "panel_legend": panel_legend,
+    "panel_table": panel_table,
+    "plot_json": plot_json,
+    "shared_legend": shared_legend,
+}
+_TALLIES: Final = {"holds": "hold here", "fails": "do not hold here", "depends": "depend"}
 
 
 def render_html(report: Report) -> str:
@@ -32,9 +47,25 @@ def render_html(report: Report) -> str:
     )
     environment.filters["cell"] = write_cell
     environment.filters["base64"] = _base64
+    environment.globals.update(_HELPERS)
     return environment.get_template("report.html.j2").render(
-        report=report, plotly=get_plotlyjs(), plot_json=plot_json, panel_table=panel_table
+        report=report, plotly=get_plotlyjs(), tally=_tally(report.chapters)
     )
+
+
+def _tally(chapters: tuple[Chapter, ...]) -> str:
+    """Count the verdicts in words, such as ``3 hold here, 1 does not hold here``."""
+    counts = Counter(chapter.verdict.kind for chapter in chapters)
+    return ", ".join(
+        f"{counts[kind]} {_singular(words) if counts[kind] == 1 else words}"
+        for kind, words in _TALLIES.items()
+        if counts[kind]
+    )
+
+
+def _singular(words: str) -> str:
+    verb, _, rest = words.partition(" ")
+    return f"{'does' if verb == 'do' else f'{verb}s'} {rest}".strip()
 
 
 def _base64(content: bytes) -> str:

@@ -34,7 +34,7 @@ class Series:
         y: values; None leaves a gap.
         low: lower edge of the band, as long as ``x``, or empty for no band.
         high: upper edge of the band.
-        color: index into the palette of the renderer (0 to 5).
+        color: index into the palette of the renderer (0 to 7), which also chooses the marker.
         dash: stroke of the line; colour is never the only difference.
         markers: draw a point at each ``x``.
         faint: a thin companion line, kept out of the legend.
@@ -101,21 +101,62 @@ class Highlight:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """A measured value as numbers; ``std`` is None where one repetition has no spread."""
+    """A number measured once per repetition, from which verdicts are drawn.
 
+    Args:
+        name: key for the rules; lower case with hyphens.
+        label: what was measured, in words.
+        values: one per repetition, in the order of the seeds; all finite.
+        mean: of the values.
+        std: sample standard deviation; None for one value.
+        low: lower end of the 95 % confidence interval of the mean; None for one value.
+        high: upper end of it.
+        format: how the numbers are written.
+    """
+
+    name: str
     label: str
+    values: tuple[float, ...]
     mean: float
     std: float | None
-    count: int
+    low: float | None
+    high: float | None
+    format: Format = "number"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a rule, written down before the run, says about a claim.
+
+    ``words`` is what stands on the page: "holds here", "does not hold here" or "depends on ...".
+    ``reason`` is the sentence with the numbers that decided.
+    """
+
+    kind: Literal["holds", "fails", "depends"]
+    words: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """A source: ``cite`` is "Ioffe & Szegedy 2015", ``where`` e.g. "ICML, arXiv:1502.03167".
+
+    ``says`` is what it found about the claim, in one sentence of ours.
+    """
+
+    cite: str
+    title: str
+    where: str
+    says: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """What one section found.
 
-    ``headline`` is one or two sentences for the top of the report, ``answer`` a few paragraphs
-    with an empty line between them, ``summary`` a table small enough for a terminal.
-    ``measures`` are numbers that the summary writes as text; no page shows them.
+    ``headline`` is one or two sentences for the top of the report. ``answer`` is a few paragraphs
+    with an empty line between them; the first one answers the claim on its own. ``summary`` is a
+    table small enough for a terminal; ``measures`` are the numbers that the verdict rests on.
     """
 
     headline: str
@@ -129,12 +170,15 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chapter:
-    """One section of the report: a claim, how it was tested, and what was found."""
+    """One section of the report: a claim, how it was tested, by what rule, and what was found."""
 
     name: str
     title: str
     claim: str
     method: tuple[str, ...]
+    rule: str
+    verdict: Verdict
+    papers: tuple[Paper, ...]
     findings: Findings
 
 

@@ -6,36 +6,61 @@ paints it from the style sheet, so that one figure is legible in dark, light and
 
 from __future__ import annotations
 
+import html
 import json
-import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import plotly.graph_objects as go
 
-if TYPE_CHECKING:
-    from evenkeel.report._model import Axis, Figure, Panel, Series
+from evenkeel.report._axes import HOVER, axis_layout, span_of
+from evenkeel.report._legend import entries, look
 
-_MARKERS: Final = ("circle", "square", "diamond", "triangle-up", "cross", "x")
-_HOVER: Final = {"percent": ".1%", "rate": "~g", "count": ",.0f", "number": ".4g", "text": ""}
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from evenkeel.report._model import Figure, Panel, Series
+
+#: Shapes of the palette's eight entries; the page's legend draws the same ones.
+MARKERS: Final = (
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "cross",
+    "x",
+    "triangle-down",
+    "star",
+)
 _WIDTHS: Final = {"solid": 2.5, "dash": 2.5, "dot": 1.5}
-#: Empty space left and right of the data on a logarithmic axis, in decades.
-_LOG_MARGIN: Final = 0.12
+#: A box with the values of more lines hides the plot.
+_MOST_TOGETHER: Final = 4
+_NAME_WIDTH: Final = 26
+
+#: Position, lower and upper edge of a band.
+_Edge: TypeAlias = tuple[float, float, float]
+_Runs: TypeAlias = list[list[_Edge]]
 
 
 def plot_json(figure: Figure, panel: Panel) -> dict[str, Any]:
     """Return ``{"data": [...], "layout": {...}}`` of one panel, checked by plotly."""
+    lines, edges = _heights(figure)
+    heights = span_of(lines, figure.y, edges)
+    numbers = entries(figure)
     plot = go.Figure()
     for series in panel.series:
-        for trace in _traces(series, figure):
+        meta = {"color": series.color, "entry": numbers[look(series)]}
+        runs = list(_runs(series))
+        for trace in (*_band(runs, meta), _line(series, figure, runs, meta)):
             plot.add_trace(trace)
     plot.update_layout(
         template="none",
-        xaxis=_axis(figure.x, [x for series in panel.series for x in series.x]),
-        yaxis=_axis(figure.y, _heights(figure)),
-        hovermode="x unified",
-        showlegend=True,
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
-        margin={"l": 58, "r": 10, "t": 8, "b": 48},
+        xaxis=axis_layout(
+            figure.x, span_of([x for series in panel.series for x in series.x], figure.x)
+        ),
+        yaxis=axis_layout(figure.y, heights),
+        hovermode="closest" if _lines(panel) > _MOST_TOGETHER else "x unified",
+        showlegend=False,
+        margin={"l": 40, "r": 12, "t": 8, "b": 26},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
@@ -43,92 +68,92 @@ def plot_json(figure: Figure, panel: Panel) -> dict[str, Any]:
     return json.loads(str(plot.to_json()))
 
 
-def _traces(series: Series, figure: Figure) -> list[go.Scatter]:
-    """Return the band (if there is one) below the line."""
+def _line(series: Series, figure: Figure, runs: _Runs, meta: dict[str, int]) -> go.Scatter:
+    """Return the line, with an error bar where a point stands alone and a band has no width."""
     line = go.Scatter(
         x=list(series.x),
         y=list(series.y),
-        name=series.name,
-        legendgroup=series.name,
-        showlegend=not series.faint,
+        name=html.escape(_short(series.name), quote=False),
         mode="lines+markers" if series.markers else "lines",
         line={"dash": series.dash, "width": 1 if series.faint else _WIDTHS[series.dash]},
-        marker={"size": 7, "symbol": _MARKERS[series.color % len(_MARKERS)]},
+        marker={"size": 7, "symbol": MARKERS[series.color % len(MARKERS)]},
         opacity=0.55 if series.faint else 1,
-        meta={"color": series.color, "role": "line"},
-        hovertemplate=f"%{{y:{_HOVER[figure.y.format]}}}",
+        meta=meta | {"role": "line"},
+        hovertemplate=None if series.faint else f"%{{y:{HOVER[figure.y.format]}}}",
         hoverinfo="skip" if series.faint else None,
     )
-    if series.faint:
-        line.hovertemplate = None
-    return [line] if not series.low else [*_band(series), line]
+    alone = {run[0][0]: run[0][1:] for run in runs if len(run) == 1}
+    if alone:
+        line.error_y = _error_bars(series, alone)
+    return line
 
 
-def _band(series: Series) -> list[go.Scatter]:
-    """Return two edges without a stroke, the space between them filled."""
-    shared: dict[str, Any] = {
-        "mode": "lines",
-        "line": {"width": 0},
-        "legendgroup": series.name,
-        "showlegend": False,
-        "hoverinfo": "skip",
+def _lines(panel: Panel) -> int:
+    return sum(not series.faint for series in panel.series)
+
+
+def _short(name: str) -> str:
+    """Cut a name off where it would leave the plot: the legend has it in full."""
+    return (
+        name
+        if len(name) <= _NAME_WIDTH
+        else f"{name[: _NAME_WIDTH - 1].rstrip()}\N{HORIZONTAL ELLIPSIS}"
+    )
+
+
+def _error_bars(series: Series, alone: dict[float, tuple[float, float]]) -> dict[str, Any]:
+    points = [(y, alone.get(x)) for x, y in zip(series.x, series.y, strict=True)]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [ends[1] - y if ends and y is not None else 0 for y, ends in points],
+        "arrayminus": [y - ends[0] if ends and y is not None else 0 for y, ends in points],
+        "thickness": 1.5,
+        "width": 4,
     }
-    points = zip(series.x, series.low, series.high, strict=True)
-    # plotly fills across a gap in one edge only, so a gap is cut out of both.
-    known = [(x, low, high) for x, low, high in points if low is not None and high is not None]
-    x, low, high = ([list(values) for values in zip(*known, strict=True)]) or ([], [], [])
+
+
+def _band(runs: _Runs, meta: dict[str, int]) -> list[go.Scatter]:
+    """Return one filled outline for each run of the band; a gap stays empty."""
+    wide = [run for run in runs if len(run) > 1]
+    if not wide:
+        return []
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for run in wide:
+        around = [(at, high) for at, _, high in run] + [(at, low) for at, low, _ in reversed(run)]
+        x += [None] * bool(x) + [at for at, _ in around]
+        y += [None] * bool(y) + [height for _, height in around]
     return [
-        go.Scatter(x=x, y=low, meta={"color": series.color, "role": "edge"}, **shared),
         go.Scatter(
-            x=x, y=high, fill="tonexty", meta={"color": series.color, "role": "band"}, **shared
-        ),
+            x=x,
+            y=y,
+            fill="toself",
+            mode="lines",
+            line={"width": 0},
+            hoverinfo="skip",
+            meta=meta | {"role": "band"},
+        )
     ]
 
 
-def _axis(axis: Axis, values: list[float]) -> dict[str, Any]:
-    """Return the layout of one axis, its range taken from ``values``."""
-    drawn: dict[str, Any] = {
-        "title": {"text": axis.title, "standoff": 8},
-        "type": axis.scale,
-        "automargin": True,
-        "zeroline": False,
-        "ticks": "outside",
-        "ticklen": 4,
-    }
-    if axis.format == "percent":
-        drawn |= {"tickformat": ".0%"}
-    if axis.scale == "log":
-        drawn["tickangle"] = 0
-    span = axis.limits or _span(values, axis)
-    if span is not None and axis.scale == "log":
-        low, high = (math.log10(value) for value in span)
-        powers = range(math.ceil(low), math.floor(high) + 1)
-        drawn |= {"range": [low, high], "tickvals": [10.0**power for power in powers]}
-        drawn["ticktext"] = [_power_of_ten(power) for power in powers]
-    elif span is not None:
-        drawn["range"] = list(span)
-    return drawn
+def _runs(series: Series) -> Iterator[list[_Edge]]:
+    """Split the band at its gaps."""
+    run: list[_Edge] = []
+    edges = zip(series.x, series.low, series.high, strict=True) if series.low else ()
+    for x, low, high in edges:
+        if low is not None and high is not None:
+            run.append((x, low, high))
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
 
 
-def _power_of_ten(power: int) -> str:
-    """Write 0.001 in full and 1e-5 short: six of them have to fit on a phone."""
-    return f"{10.0**power:g}" if power >= -3 else f"1e{power}"
-
-
-def _span(values: list[float], axis: Axis) -> tuple[float, float] | None:
-    """Return the common range of all values with a little space at the ends."""
-    usable = [v for v in values if axis.scale == "linear" or v > 0]
-    if not usable:
-        return None
-    low, high = min(usable), max(usable)
-    if axis.scale == "log":
-        return low / 10**_LOG_MARGIN, high * 10**_LOG_MARGIN
-    margin = 0.04 * (high - low) or 0.5
-    return low - margin, high + margin
-
-
-def _heights(figure: Figure) -> list[float]:
-    """Return all values of all panels, so that the panels share one range of heights."""
+def _heights(figure: Figure) -> tuple[list[float], list[float]]:
+    """Return all values and all edges of bands, so that the panels share one range of heights."""
     series = [series for panel in figure.panels for series in panel.series]
-    columns = [column for s in series for column in (s.y, s.low, s.high)]
-    return [value for column in columns for value in column if value is not None]
+    lines = [value for s in series for value in s.y if value is not None]
+    edges = [value for s in series for value in (*s.low, *s.high) if value is not None]
+    return lines, edges

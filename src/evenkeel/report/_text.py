@@ -33,3 +33,15 @@ def write_cell(value: Cell, form: Format) -> str:
     if isinstance(value, str) or writer is None:
         return str(value)
     return writer(float(value))
+
+
+def write_interval(low: float | None, high: float | None, form: Format) -> str:
+    """Write ``low to high``, or a dash where one of them is unknown.
+
+    Example:
+        >>> write_interval(0.9, 0.95, "percent")
+        '90.0% to 95.0%'
+    """
+    if low is None or high is None:
+        return MISSING
+    return f"{write_cell(low, form)} to {write_cell(high, form)}"

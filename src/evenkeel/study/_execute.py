@@ -1,21 +1,28 @@
-"""Runs spread over worker processes, results in the order of the plan."""
+"""Runs spread over worker processes; each result is handed over as soon as it is there."""
 
 from __future__ import annotations
 
+import functools
+import os
 import signal
 import threading
+import time
+import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import joblib
+import torch
+
+from evenkeel.errors import NonFiniteWarning
+from evenkeel.study._codec import encode
+from evenkeel.study._samples import Samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from evenkeel.study._data import Dataset
-    from evenkeel.study._plan import RunConfig
-
-ResultT = TypeVar("ResultT")
 
 
 class Progress(Protocol):
@@ -30,40 +37,81 @@ def silent(done: int, total: int) -> None:
     """Report nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run to make: its name, the function that makes it, and its configuration."""
+
+    key: str
+    run: Callable[[Any, Samples], object]
+    config: object
+
+
 def execute(
-    tasks: Sequence[tuple[Callable[[RunConfig, Dataset], ResultT], RunConfig]],
-    data: Dataset,
-    *,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> list[ResultT]:
-    """Make all runs and return their results, first task first.
+    tasks: Sequence[Task], data: Dataset, *, device: str = "cpu", workers: int | None = None
+) -> Generator[tuple[str, bytes]]:
+    """Make all runs and yield name and encoded record of each, in the order they finish.
 
     Args:
-        tasks: functions that make a run, each with its configuration.
+        tasks: the runs; their functions have to be importable, workers look them up by name.
         data: what to train on; large arrays are shared with the workers as memory maps.
+        device: where to train; anything else than the CPU is used by one process only.
         workers: processes; all cores by default, 1 runs in this process.
-        progress: called in this process after each result, in order.
 
     Raises:
         KeyboardInterrupt: after the workers have been stopped.
     """
+    if not tasks:
+        return
+    count = (workers or joblib.cpu_count()) if device == "cpu" else 1
     pool = joblib.Parallel(
-        n_jobs=workers or joblib.cpu_count(), backend="loky", return_as="generator"
+        n_jobs=min(count, len(tasks)), backend="loky", return_as="generator_unordered"
     )
-    results: list[ResultT] = []
-    progress(0, len(tasks))
-    calls = (joblib.delayed(make)(config, data) for make, config in tasks)
     try:
         with _deaf_children():
-            running = cast("Iterator[ResultT]", pool(calls))
-        for result in running:
-            results.append(result)
-            progress(len(results), len(tasks))
-    except KeyboardInterrupt:
+            calls = (joblib.delayed(_make)(task, data, device, os.getpid()) for task in tasks)
+            running = cast("Iterator[tuple[str, bytes]]", pool(calls))
+        yield from running
+    except (KeyboardInterrupt, GeneratorExit):
         _stop_workers()
         raise
-    return results
+
+
+def _make(task: Task, data: Dataset, device: str, parent: int) -> tuple[str, bytes]:
+    _end_with(parent)
+    with isolated():
+        made = task.run(task.config, Samples.load(data, device))
+    return task.key, made if isinstance(made, bytes) else encode(made)
+
+
+@functools.cache
+def _end_with(parent: int) -> None:
+    """Let a worker end when its parent was killed: it would wait for work for minutes."""
+    if os.getpid() == parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)  # nobody is left to hand a result to
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def isolated() -> Generator[None]:
+    """Run on one thread, quietly, and leave torch's generator and settings as they were.
+
+    Sums split over threads would round differently from machine to machine. A diverging run
+    feeds NaN to batch norm; the record says so, a warning per layer need not.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NonFiniteWarning)
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

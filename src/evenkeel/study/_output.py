@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Name and version of the form of ``results.json``; see ``docs/results-schema.md``.
-SCHEMA: Final = {"name": "evenkeel-study", "version": 1}
+SCHEMA: Final = {"name": "evenkeel-study", "version": 2}
 #: In the order in which they take their final names.
 FILES: Final = ("results.json", "model.safetensors", "report.html")
 
@@ -71,7 +71,7 @@ class OutputFolder:
                     asked=f"to write {', '.join(contents)} to {self.path}",
                     got=error.strerror or str(error),
                     why="the files could not be completed",
-                    do="make room or name another --out, and run the study again",
+                    do="make room, and run the study again with --resume: finished runs are kept",
                 )
             ) from error
         finally:

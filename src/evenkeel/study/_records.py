@@ -1,36 +1,16 @@
-"""What one training run leaves behind."""
+"""What a training run leaves behind."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from evenkeel.study._plan import RunConfig
+from evenkeel.study._plan import RunConfig  # noqa: TC001 - read from JSON by its types
 
 #: ``trained``, ``diverged`` or ``slow``; the rule is in :func:`judge`.
 Outcome: TypeAlias = Literal["trained", "diverged", "slow"]
 #: One value per recorded step; None where it was not finite.
-Values: TypeAlias = "tuple[float | None, ...]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trajectory:
-    """gamma or beta of one layer at each recorded step: its spread, and single channels.
-
-    Each of ``mean`` to ``high`` has one value per step; ``channels`` maps a channel number to
-    its values. ``low`` and ``high`` are the 10 % and 90 % quantiles over channels.
-    """
-
-    layer: str
-    parameter: Literal["gamma", "beta"]
-    mean: Values
-    min: Values
-    max: Values
-    low: Values
-    median: Values
-    high: Values
-    channels: dict[str, Values]
+Values: TypeAlias = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +33,10 @@ class RunRecord:
     peak_loss: float | None
     finite: bool
     outcome: Outcome
-    trajectories: tuple[Trajectory, ...]
 
 
 #: Names of the outcomes, and the rule that tells them apart, for the report.
-OUTCOME_RULE = (
+OUTCOME_RULE: Final = (
     "A run counts as trained if its final training accuracy beats always guessing the commonest "
     "class by 10 percentage points (or half the way to 100%, if that is less). Otherwise it "
     "diverged if the loss became infinite or NaN, or if the loss averaged between two records "

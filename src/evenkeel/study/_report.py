@@ -5,29 +5,29 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from PIL import Image
 
-from evenkeel.report import Chapter, Column, Note, Picture, Report, Table
+from evenkeel.report import Column, Note, Picture, Report, Table
 from evenkeel.study._network import INITIALISATION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
+    import numpy as np
     import numpy.typing as npt
 
-    from evenkeel.report import Findings
+    from evenkeel.report import Chapter
     from evenkeel.study._data import DataInfo, Dataset
-    from evenkeel.study.sections import Section
 
 LIMITATIONS: Final = (
     (
-        "One small network and one data set: the answer may differ for deep or convolutional "
-        "networks, for other data, and for longer training."
+        "Small fully connected networks, short training and one data set: the answers may differ "
+        "for convolutional or residual networks, for other data, and for longer training."
     ),
     (
-        "The best rate is chosen on the same test set that the accuracy is reported on, so both "
-        "numbers are a little too good; the choice is made alike for both networks."
+        "Where a best rate is chosen, it is chosen on the same test set that the accuracy is "
+        "reported on, so those numbers are a little too good; the choice is made alike on all "
+        "sides."
     ),
     (
         "Plain optimizers at a constant rate: warm-up, decay, momentum and gradient clipping, "
@@ -37,12 +37,15 @@ LIMITATIONS: Final = (
         "Accuracy is measured at recorded steps only, so steps to a target are rounded up to the "
         "next of them."
     ),
-    "The spread is over random seeds (initial weights and order of the batches), not over data.",
+    (
+        "The intervals cover the choice of seed (initial weights, drawn samples, order of the "
+        "batches), not the choice of data. Many intervals are shown: one in twenty misses its mean."
+    ),
 )
 
 
 def build_report(
-    findings: Sequence[tuple[Section, Findings]], data: Dataset, results: Mapping[str, Any]
+    chapters: tuple[Chapter, ...], data: Dataset, results: Mapping[str, Any]
 ) -> Report:
     """Assemble chapters, data samples, settings, method and limitations."""
     info = data.info
@@ -57,16 +60,7 @@ def build_report(
             f"One training image of each class. {info.train} samples for training, {info.test} "
             f"for testing, {len(info.classes)} classes."
         ),
-        chapters=tuple(
-            Chapter(
-                name=section.name,
-                title=section.title,
-                claim=section.claim,
-                method=section.method,
-                findings=found,
-            )
-            for section, found in findings
-        ),
+        chapters=chapters,
         tables=(_settings(results, info),),
         notes=(
             Note(name="measured", title="How it was measured", paragraphs=_measured(info, results)),
@@ -113,8 +107,13 @@ def _measured(info: DataInfo, results: Mapping[str, Any]) -> tuple[str, ...]:
         ),
         (
             "Each run draws its initial weights and the order of its batches from one generator, "
-            "seeded from the run's settings and its seed number. Each run uses one thread, so the "
-            "same seed gives the same numbers, whatever the number of cores."
+            "seeded from the section's name and the seed number, so that the runs of one seed "
+            "share them as far as they can, and differences are taken seed by seed. Each run uses "
+            "one thread, so the same seed gives the same numbers, whatever the number of cores."
+        ),
+        (
+            "The rule of each section was written before its runs, and the verdict is computed "
+            "from the measures listed in the section, by nothing else."
         ),
     )
     if results["model"] is None:
@@ -129,12 +128,10 @@ def _measured(info: DataInfo, results: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _picture(pixels: npt.NDArray[np.float64], label: str, info: DataInfo) -> Picture:
-    """Return one sample as a PNG, dark ink on white as on paper."""
-    low, high = pixels.min(), pixels.max()
-    grey = 255 * (1 - (pixels - low) / (high - low or 1.0))
+def _picture(pixels: npt.NDArray[np.uint8], label: str, info: DataInfo) -> Picture:
+    """Return one sample as a PNG; (H, W) is grey, (H, W, 3) red, green and blue."""
     file = io.BytesIO()
-    Image.fromarray(grey.round().astype(np.uint8)).save(file, format="PNG")
+    Image.fromarray(pixels).save(file, format="PNG")
     return Picture(
         png=file.getvalue(),
         width=pixels.shape[1],

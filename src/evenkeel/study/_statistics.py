@@ -1,25 +1,37 @@
-"""Runs grouped over their seeds, and the few statistics that the sections need."""
+"""The few statistics that all sections need, over the repetitions of a run."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from scipy.special import stdtrit
+
+from evenkeel.report import Measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from evenkeel.study._records import Outcome, RunRecord
+    from evenkeel.report import Format
 
+RecordT = TypeVar("RecordT")
+KeyT = TypeVar("KeyT")
 
+#: Probability that a confidence interval covers the mean.
+CONFIDENCE: Final = 0.95
 #: The optimizers by the name of their configuration, as the report writes them.
 OPTIMIZERS: Final = {"sgd": "SGD", "adam": "Adam"}
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean, sample standard deviation (0 for one value), smallest and largest value."""
+    """Mean, sample standard deviation, and the 95 % confidence interval of the mean.
+
+    The interval is Student's: mean +- t(n - 1) std / sqrt(n), for values that are roughly normal.
+    One value has no spread: ``std`` is 0 and both ends of the interval are the value.
+    """
 
     mean: float
     std: float
@@ -28,130 +40,89 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """Summarise at least one value."""
+        """Summarise at least one value.
+
+        Example:
+            >>> spread = Spread.of([1.0, 2.0, 3.0])
+            >>> spread.mean, spread.std, round(spread.high, 3)
+            (2.0, 1.0, 4.484)
+        """
         known = list(values)
-        std = statistics.stdev(known) if len(known) > 1 else 0.0
-        return cls(statistics.fmean(known), std, min(known), max(known))
+        mean = statistics.fmean(known)
+        if len(known) == 1:
+            return cls(mean, 0.0, mean, mean)
+        std = statistics.stdev(known)
+        quantile = float(stdtrit(len(known) - 1, (1 + CONFIDENCE) / 2))
+        reach = quantile * std / math.sqrt(len(known))
+        return cls(mean, std, mean - reach, mean + reach)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The runs that differ in nothing but the seed."""
-
-    records: tuple[RunRecord, ...]
-
-    @property
-    def rate(self) -> float:
-        """The learning rate that all of them share."""
-        return self.records[0].config.rate
-
-    @property
-    def best(self) -> Spread:
-        """Best test accuracy of each run."""
-        return Spread.of(record.best_accuracy for record in self.records)
-
-    @property
-    def accuracy(self) -> str:
-        """The best test accuracy in words, with its deviation if there is more than one seed."""
-        if len(self.records) == 1:
-            return f"{100 * self.best.mean:.1f}%"
-        return f"{100 * self.best.mean:.1f} ± {100 * self.best.std:.1f}%"
-
-    @property
-    def final(self) -> Spread:
-        """Test accuracy at the end of each run."""
-        return Spread.of(record.final_accuracy for record in self.records)
-
-    @property
-    def all_reach_target(self) -> bool:
-        """Every run reached the target accuracy at some step."""
-        return all(record.steps_to_target is not None for record in self.records)
-
-    def steps_to_target(self) -> Spread | None:
-        """Steps until the target over the runs, or None unless every run reached it."""
-        steps = [record.steps_to_target for record in self.records]
-        known = [step for step in steps if step is not None]
-        return Spread.of(known) if len(known) == len(steps) else None
-
-    def share(self, outcome: Outcome) -> float:
-        """Return the share of runs with one outcome."""
-        return sum(record.outcome == outcome for record in self.records) / len(self.records)
-
-    def over_steps(self) -> tuple[tuple[int, ...], list[Spread]]:
-        """Return test accuracy over the steps that all runs recorded."""
-        shortest = min((record.steps for record in self.records), key=len)
-        # A run that stops early records its last step out of turn; all before it are common.
-        common = [s for s in shortest if all(s in record.steps for record in self.records)]
-        lookups = [dict(zip(r.steps, r.test_accuracy, strict=True)) for r in self.records]
-        return tuple(common), [Spread.of(look[step] for look in lookups) for step in common]
-
-
-def group_by_seed(
-    records: Sequence[RunRecord], keep: Callable[[RunRecord], bool]
-) -> tuple[Group, ...]:
-    """Group the kept records by learning rate, from small to large."""
-    rates = sorted({record.config.rate for record in records if keep(record)})
-    return tuple(
-        Group(tuple(r for r in records if keep(r) and r.config.rate == rate)) for rate in rates
+def measure(name: str, label: str, values: Iterable[float], form: Format = "number") -> Measure:
+    """Return the values of all repetitions with mean, deviation and interval."""
+    known = tuple(values)
+    spread, single = Spread.of(known), len(known) == 1
+    return Measure(
+        name=name,
+        label=label,
+        values=known,
+        mean=spread.mean,
+        std=None if single else spread.std,
+        low=None if single else spread.low,
+        high=None if single else spread.high,
+        format=form,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One network under one optimizer: its runs, grouped by learning rate."""
-
-    optimizer: str
-    batch_norm: bool
-    groups: tuple[Group, ...]
-
-    @property
-    def label(self) -> str:
-        """The optimizer and the network in words."""
-        return f"{OPTIMIZERS[self.optimizer]} {'with' if self.batch_norm else 'without'} batch norm"
-
-    @property
-    def best(self) -> Group:
-        """The rate with the highest mean of best test accuracies; the smaller one in a tie."""
-        return max(self.groups, key=lambda group: (group.best.mean, -group.rate))
-
-    @property
-    def usable(self) -> tuple[float, ...]:
-        """The rates at which every seed reached the target accuracy."""
-        return tuple(group.rate for group in self.groups if group.all_reach_target)
-
-    @property
-    def ever_reaches_target(self) -> bool:
-        """At least one run at one rate reached the target accuracy."""
-        return any(
-            record.steps_to_target is not None for group in self.groups for record in group.records
-        )
-
-    @property
-    def diverged(self) -> float:
-        """Share of diverged runs over all rates."""
-        return sum(group.share("diverged") for group in self.groups) / len(self.groups)
-
-    def fewest_steps(self) -> float | None:
-        """Return the smallest mean number of steps to the target over the rates."""
-        means = [steps.mean for g in self.groups if (steps := g.steps_to_target()) is not None]
-        return min(means, default=None)
+def above(measured: Measure, limit: float = 0.0) -> bool:
+    """Say whether the mean is above the limit with its whole interval (its value, if alone)."""
+    return (measured.mean if measured.low is None else measured.low) > limit
 
 
-def arms_of(records: Sequence[RunRecord]) -> tuple[Arm, ...]:
-    """Sort the records into arms, with batch norm first; arms without runs are left out."""
-    return tuple(
-        Arm(optimizer, norm, groups)
-        for optimizer in OPTIMIZERS
-        for norm in (True, False)
-        if (
-            groups := group_by_seed(
-                records,
-                lambda r, o=optimizer, n=norm: r.config.optimizer == o and r.config.batch_norm == n,
-            )
-        )
-    )
+def below(measured: Measure, limit: float = 0.0) -> bool:
+    """Say whether the mean is below the limit with its whole interval (its value, if alone)."""
+    return (measured.mean if measured.high is None else measured.high) < limit
 
 
-def decades(low: float, high: float) -> float:
-    """Return the distance of two positive numbers in powers of ten."""
-    return math.log10(high / low)
+def grouped(
+    records: Sequence[RecordT], key: Callable[[RecordT], KeyT]
+) -> dict[KeyT, tuple[RecordT, ...]]:
+    """Sort records into groups, groups and records in the order of the plan."""
+    groups: dict[KeyT, list[RecordT]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return {name: tuple(members) for name, members in groups.items()}
+
+
+def plus_minus(spread: Spread, count: int, unit: str = "%", digits: int = 1) -> str:
+    """Write a share as percent with the standard deviation over ``count`` > 1 seeds.
+
+    Example:
+        >>> plus_minus(Spread.of([0.98, 0.99]), 2)
+        '98.5 ± 0.7%'
+    """
+    mean = f"{100 * spread.mean:.{digits}f}"
+    return f"{mean}{unit}" if count == 1 else f"{mean} ± {100 * spread.std:.{digits}f}{unit}"
+
+
+def points(measured: Measure) -> str:
+    """Write a difference of shares as percentage points with its interval.
+
+    Example:
+        >>> points(measure("gain", "gain", [0.01, 0.02, 0.03]))
+        '+2.0 points (95% interval -0.5 to +4.5)'
+    """
+    if measured.low is None or measured.high is None:
+        return f"{100 * measured.mean:+z.1f} points"
+    low, high = 100 * measured.low, 100 * measured.high
+    return f"{100 * measured.mean:+z.1f} points (95% interval {low:+z.1f} to {high:+z.1f})"
+
+
+def listing(names: Iterable[object]) -> str:
+    """Write names as a list in a sentence.
+
+    Example:
+        >>> listing([2, 4, 8])
+        '2, 4 and 8'
+    """
+    *first, last = map(str, names)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -51,6 +51,8 @@ def _require_npz(path: Path) -> None:
         do = f"name a file in it: {', '.join(found[:5])}" if found else _SAVE
         if any("-idx" in p.name for p in path.iterdir()):
             do = f"for MNIST's files: --data idx:{path}"
+        elif not found and any(p.is_dir() for p in path.iterdir()):
+            do = f"for a folder of images per class: --data folder:{path}"
         _refuse(path, "a directory", "npz: takes one file", do)
     if not path.exists():
         do = "check the spelling, and the directory that the command runs in"
@@ -70,6 +72,10 @@ def _choose(path: Path, present: list[str]) -> tuple[str, ...]:
         if set(names) <= set(present):
             return names
     got = f"arrays {', '.join(sorted(present)) or '(none)'}"
+    started = _SPLIT if any(name in present for name in _SPLIT) else _WHOLE
+    missing = [name for name in started if name not in present]
+    if len(missing) < len(started):
+        got += f", but no {' and no '.join(missing)}"
     why = f"the arrays have to be called {' and '.join(_WHOLE)}, or {', '.join(_SPLIT)}"
     return _refuse(path, got, why, _SAVE)
 
