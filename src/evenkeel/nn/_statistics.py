@@ -8,6 +8,7 @@ in Python while tracing would be answered once and for all.
 from __future__ import annotations
 
 import warnings
+from math import isfinite
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import torch
@@ -172,7 +173,13 @@ def refuse_nonfinite(batch: Moments, layer: Name) -> None:
 
 
 def _all_finite(batch: Moments) -> bool:
-    """Whether no statistic is NaN or Inf: v - v is 0 for every finite v, else NaN."""
+    """Whether no statistic is NaN or Inf: v - v is 0 for every finite v, else NaN.
+
+    One product is asked first, as it is four times cheaper: nothing that is not finite leaves it
+    finite, and where finite numbers overflow in it, the slower question decides.
+    """
+    if isfinite(float(torch.dot(batch.mean, batch.var))):
+        return True
     return float(((batch.mean - batch.mean) + (batch.var - batch.var)).sum()) == 0.0
 
 
