@@ -276,7 +276,14 @@ def test_ctrl_c_ends_with_130():
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("torch", "torch"), ("sklearn.datasets", "study"), ("plotly", "study")]
+    ("package", "extra"),
+    [
+        ("torch", "torch"),
+        ("sklearn.datasets", "study"),
+        ("plotly", "study"),
+        ("msgspec", "study"),
+        ("scipy.stats", "study"),
+    ],
 )
 def test_a_missing_extra_is_named(package, extra, capsys):
     assert ends(ModuleNotFoundError(f"No module named {package!r}", name=package)) == 2

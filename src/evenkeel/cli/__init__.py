@@ -21,7 +21,6 @@ app = typer.Typer(
     name="evenkeel",
     cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -49,4 +48,4 @@ def options(
 
 def main() -> None:
     """Run the command line with the arguments of this process, and exit with its code."""
-    app()
+    app(prog_name="evenkeel")  # also under python -m, because completion goes by this name

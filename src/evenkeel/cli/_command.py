@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from evenkeel.cli._completion import require_shell
 from evenkeel.cli._output import OutputError, discard_output, writing
 from evenkeel.errors import EvenkeelError, explain
 
@@ -28,8 +29,10 @@ _EXTRAS: Final = {
     "torch": "torch",
     "jinja2": "study",
     "joblib": "study",
+    "msgspec": "study",
     "PIL": "study",
     "plotly": "study",
+    "scipy": "study",
     "sklearn": "study",
 }
 _DEBUG: Final = inspect.Parameter(
@@ -44,7 +47,7 @@ class Flags:
     """Mixin for typer's commands and groups: tidy flags, and help that a full disk cannot break.
 
     typer writes ``<bool>`` beside each flag, which reads as if a value had to follow; and it
-    prints help and version while it parses, before any command runs.
+    prints help and version, and writes completion, while it parses, before any command runs.
     """
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - typer hides its own click
@@ -65,6 +68,8 @@ class Flags:
         except OutputError as error:
             discard_output()
             _fail(str(error), debug=False)
+        except EvenkeelError as error:
+            _fail(str(error), debug=False)
 
 
 class Command(Flags, TyperCommand):
@@ -73,6 +78,11 @@ class Command(Flags, TyperCommand):
 
 class Group(Flags, TyperGroup):
     """The command line of evenkeel."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - as above
+        """Parse the arguments, and refuse completion for a shell that typer does not know."""
+        require_shell(args)
+        return super().parse_args(ctx, args)
 
 
 def as_command(verb: Callable[..., None]) -> Callable[..., None]:

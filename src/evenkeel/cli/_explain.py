@@ -8,13 +8,20 @@ import typer
 
 from evenkeel import errors
 from evenkeel.cli._command import FINDINGS
+from evenkeel.cli._completion import complete_device, complete_dtype
 from evenkeel.cli._output import print_json, print_report
 
 
 def explain(
-    device: Annotated[str, typer.Option(help="Device type: cpu, cuda, mps, ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Device type: cpu, cuda, mps, ...", autocompletion=complete_device)
+    ] = "cpu",
     dtype: Annotated[
-        str, typer.Option(help="Element type: float16, bfloat16, float32 or float64.")
+        str,
+        typer.Option(
+            help="Element type: float16, bfloat16, float32 or float64.",
+            autocompletion=complete_dtype,
+        ),
     ] = "float32",
     shape: Annotated[
         str, typer.Option(metavar="N,C,...", help="Shape of the input; any if left out.")

@@ -22,7 +22,10 @@ class OutputError(FileError):
 
 @contextmanager
 def writing() -> Generator[None]:
-    """Turn a failure to print into one message; a reader that went away stays what it is."""
+    """Turn a failure to print into one message; a reader that went away stays what it is.
+
+    So is the failure to write a file that typer writes by itself, such as shell completion.
+    """
     try:
         yield
     except BrokenPipeError:
@@ -32,6 +35,15 @@ def writing() -> Generator[None]:
             raise error.__context__ from None
         raise
     except OSError as error:
+        if error.filename is not None:
+            raise FileError(
+                explain(
+                    asked=f"to write {error.filename}",
+                    got=error.strerror or str(error),
+                    why="the system does not let this process write there",
+                    do="check permissions and the disk",
+                )
+            ) from error
         raise OutputError(
             explain(
                 asked="to print the result",

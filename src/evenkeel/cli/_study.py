@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from evenkeel.cli._command import INTERRUPTED
+from evenkeel.cli._completion import complete_data, complete_device, complete_sections
 from evenkeel.cli._output import print_json, writing
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def study(
         str,
         typer.Option(
             help="digits, npz:FILE (arrays x and y), idx:DIR (MNIST's format) or folder:DIR (a "
-            "folder of images per class)."
+            "folder of images per class).",
+            autocompletion=complete_data,
         ),
     ] = "digits",
     quick: Annotated[  # noqa: FBT002 - typer makes an option of it
@@ -44,11 +46,19 @@ def study(
         int | None, typer.Option(help="Repetitions of every run (5, or 3 with --quick).")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("study"),
-    only: Annotated[str, typer.Option(help="Sections to run, separated by commas.")] = "",
+    only: Annotated[
+        str,
+        typer.Option(
+            help="Sections to run, separated by commas.", autocompletion=complete_sections
+        ),
+    ] = "",
     resume: Annotated[  # noqa: FBT002 - likewise
         bool, typer.Option("--resume", help="Go on with the finished runs in --out.")
     ] = False,
-    device: Annotated[str, typer.Option(help="Where to train: cpu, cuda, mps, ...")] = "cpu",
+    device: Annotated[
+        str,
+        typer.Option(help="Where to train: cpu, cuda, mps, ...", autocompletion=complete_device),
+    ] = "cpu",
     as_json: Annotated[  # noqa: FBT002 - likewise
         bool, typer.Option("--json", help="Print the summary as JSON.")
     ] = False,
