@@ -64,21 +64,12 @@
     document.head.append(script);
   };
 
-  // A band that reaches zero leaves a logarithmic plot at its lower edge.
-  const ground = (trace, { type, range }) => {
-    if (trace.meta.role !== "band" || type !== "log") return trace;
-    const below = 10 ** (range[0] - 1);
-    return { ...trace, y: trace.y.map((height) => (height === null || height > 0 ? height : below)) };
-  };
-
   const draw = (div, brush = painter()) => {
     start();
     const plot = plots.get(div);
     plot.spec ??= JSON.parse(plot.source.textContent);
     plot.width = div.clientWidth;
-    const traces = plot.spec.data.map((trace) =>
-      paint(ground(trace, plot.spec.layout.yaxis), brush, plot.hidden),
-    );
+    const traces = plot.spec.data.map((trace) => paint(trace, brush, plot.hidden));
     Plotly.react(div, traces, dress(plot.spec.layout, div, brush), config);
   };
 
@@ -141,13 +132,15 @@
   window.addEventListener("afterprint", () => printing(false));
   print.addEventListener("change", () => printing(print.matches));
 
-  // Navigation: mark the section that is being read, and keep its link in sight.
+  // Navigation: mark the section that is being read, and keep its link in sight; but never move
+  // links under a mouse that is about to click.
+  const pointed = () => window.matchMedia("(hover: hover)").matches && bar.matches(":hover");
   const bar = document.querySelector("nav > div");
   const links = new Map([...bar.querySelectorAll("a")].map((a) => [a.hash.slice(1), a]));
   const mark = (link) => {
     links.forEach((other) => other.removeAttribute("aria-current"));
     link.setAttribute("aria-current", "true");
-    bar.scrollTo({ left: link.offsetLeft - (bar.clientWidth - link.offsetWidth) / 2 });
+    if (!pointed()) bar.scrollTo({ left: link.offsetLeft - (bar.clientWidth - link.offsetWidth) / 2 });
   };
   const reading = new IntersectionObserver(
     (seen) => seen.forEach(({ isIntersecting, target }) => isIntersecting && mark(links.get(target.id))),
