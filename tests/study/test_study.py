@@ -27,14 +27,14 @@ from evenkeel.study.sections import SECTIONS
 from evenkeel.study.sections.learning_rate import _plan
 
 ROOT = Path(__file__).parents[2]
-RATES = {"sgd": (0.3, 1.0, 100.0), "adam": (0.01,)}
+RATES = {"sgd": (0.1, 0.3, 100.0), "adam": (0.01,)}
 APP = typer.Typer()
 APP.command()(command.study)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
-    """Few rates: a quick study takes every second one of them."""
+    """Few rates: a quick study takes the powers of ten."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_plan, "RATES", RATES)
         patch.setattr(_plan, "NETWORKS", {"3 layers": (256, 128, 64)})

@@ -34,8 +34,8 @@ LIMITATIONS: Final = (
         "which also widen the range of usable rates, are not used."
     ),
     (
-        "Accuracy is measured at recorded steps only, so steps to a target are rounded up to the "
-        "next of them."
+        "Accuracy is measured at recorded steps only; where steps to a target are counted, they "
+        "are rounded up to the next of them."
     ),
     (
         "The intervals cover the choice of seed (initial weights, drawn samples, order of the "
@@ -103,7 +103,7 @@ def _measured(info: DataInfo, results: Mapping[str, Any]) -> tuple[str, ...]:
     paragraphs = (
         (
             f"Every accuracy is the share of right answers on the same {info.test} test samples"
-            f"{part}, with the network in inference mode."
+            f"{part}; with the network in inference mode, unless the section says otherwise."
         ),
         (
             "Each run draws its initial weights and the order of its batches from one generator, "
@@ -112,8 +112,8 @@ def _measured(info: DataInfo, results: Mapping[str, Any]) -> tuple[str, ...]:
             "one thread, so the same seed gives the same numbers, whatever the number of cores."
         ),
         (
-            "The rule of each section was written before its runs, and the verdict is computed "
-            "from the measures listed in the section, by nothing else."
+            "The rule of each section was written before the runs of the study, and the verdict is "
+            "computed from the measures listed in the section, by nothing else."
         ),
     )
     if results["model"] is None:

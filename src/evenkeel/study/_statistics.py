@@ -57,6 +57,16 @@ class Spread:
         return cls(mean, std, mean - reach, mean + reach)
 
 
+def powers(spread: Spread) -> Spread:
+    """Turn the spread of base-10 logarithms into factors: geometric mean and its interval.
+
+    Example:
+        >>> powers(Spread.of([1.0, 3.0])).mean
+        100.0
+    """
+    return Spread(10**spread.mean, spread.std, 10**spread.low, 10**spread.high)
+
+
 def measure(name: str, label: str, values: Iterable[float], form: Format = "number") -> Measure:
     """Return the values of all repetitions with mean, deviation and interval."""
     known = tuple(values)

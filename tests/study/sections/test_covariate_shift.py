@@ -160,8 +160,10 @@ def test_smoothness_equals_that_of_real_steps(network, batch) -> None:
 def test_a_snapshot_measures_the_same_twice_and_leaves_the_network(network, batch) -> None:
     before = copy.deepcopy(network.state_dict())
     snapshot = Snapshot(network, *batch)
-    first = snapshot.gradient_changes(0.3), snapshot.smoothness()
-    assert (snapshot.gradient_changes(0.3), snapshot.smoothness()) == first
+    first = snapshot.gradient_changes(0.3)
+    assert snapshot.gradient_changes(0.3) == first
+    assert snapshot.smoothness() == snapshot.smoothness()
+    assert snapshot.gradient_changes(0.3) == first
     input_moments(network, batch[0])
     for name, value in network.state_dict().items():
         assert torch.equal(before[name], value), name
@@ -274,7 +276,10 @@ def test_verdict_holds_when_both_shifts_are_smaller() -> None:
     assert "clearly smaller in 4 of 4 cases" in verdict.reason
     assert "does not refute" in verdict.reason
     assert "change of gradients caused by the layers below by 0.5" in found.headline
-    assert "Each at its best rate, 0.3 and 0.3, both shifts were clearly smaller" in found.answer
+    assert (
+        "Each at its best rate (0.3 with, 0.3 without), both shifts were clearly smaller"
+        in found.answer
+    )
     assert "batch norm trained faster" in found.answer
     assert found.summary.rows[1][:5] == ("with batch norm", 0.1, "0.1", "0.2", "0.80")
     assert found.summary.rows[-1][0] == "noisy batch norm"

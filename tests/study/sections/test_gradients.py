@@ -110,7 +110,7 @@ def test_a_vanished_gradient_is_not_rounded_to_zero() -> None:
     network = build_network(4, 3, hidden=(3, 2), batch_norm=False)
     network.linear1.weight.grad = torch.full((3, 4), 1e-30)  # its square is no float32
     network.linear2.weight.grad = torch.full((2, 3), 2.0)
-    assert gradient_sizes(network) == pytest.approx([1e-30, 2.0])
+    assert gradient_sizes(network) == pytest.approx([1e-30, 2.0], rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])

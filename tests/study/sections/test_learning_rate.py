@@ -74,11 +74,11 @@ def test_findings_follow_from_the_records() -> None:
         "yes",
         "99.0 ± 0.2%",
         0.01,
-        "0.01 to 3",
+        "0.01\N{EN DASH}3",
         20.0,
-        pytest.approx(3 / 11),
+        pytest.approx(2 / 9),
     )
-    assert plain[4:6] == ("0.01 to 0.3", 120.0)
+    assert plain[4:6] == ("0.01\N{EN DASH}0.3", 120.0)
     assert [figure.name for figure in found.figures] == [
         "accuracy-over-steps",
         "accuracy-by-rate",

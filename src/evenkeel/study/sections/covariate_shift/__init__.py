@@ -50,7 +50,7 @@ SECTION: Final = Section(
             "gradient over the distance moved (effective beta-smoothness)."
         ),
         (
-            "Noisy batch norm, after section 2.2 of the same paper: after each batch-norm layer "
+            "Noisy batch norm, after an experiment in the same paper: after each batch-norm layer "
             f"every unit is multiplied by a number from {1 - REACH:g} to {1 + REACH:g} and "
             f"shifted by one from {-REACH:g} to {REACH:g}, drawn anew at every step. Its inputs "
             "drift on purpose. Here all samples of a batch share the numbers of a unit; in the "

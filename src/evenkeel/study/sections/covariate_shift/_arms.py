@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from evenkeel.study._statistics import Spread, grouped
+from evenkeel.study._statistics import Spread, grouped, powers
 from evenkeel.study.sections.covariate_shift._plan import COMMON
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Arm:
         return tuple(point.step for point in shortest)
 
     def over_steps(self, value: Callable[[Point], float | None]) -> list[Spread | None]:
-        """Return one value over the steps that all runs recorded."""
+        """Return the geometric mean of one value at the steps that all runs recorded."""
         columns = zip(*(r.points[: len(self.steps)] for r in self.records), strict=True)
         return [_spread(map(value, points)) for points in columns]
 
@@ -100,7 +100,7 @@ class Comparison:
         new, old = self.with_norm.rate, self.without.rate
         if self.name == "common":
             return f"both at rate {new:g}"
-        return f"each at its best rate, {new:g} and {old:g}"
+        return f"each at its best rate ({new:g} with, {old:g} without)"
 
 
 def arms_of(records: Sequence[ShiftRecord]) -> tuple[Arm, ...]:
@@ -127,11 +127,15 @@ def _decades(points: Iterable[Point], quantity: Callable[[Point], Values]) -> fl
     known = [value for point in points for value in quantity(point) if value is not None]
     if not known:
         return FARTHEST
+    return statistics.fmean(map(_log, known))
+
+
+def _log(value: float) -> float:
     limit = 10**FARTHEST
-    return statistics.fmean(math.log10(min(max(value, 1 / limit), limit)) for value in known)
+    return math.log10(min(max(value, 1 / limit), limit))
 
 
 def _spread(values: Iterable[float | None]) -> Spread | None:
     every = list(values)
     finite = [value for value in every if value is not None]
-    return Spread.of(finite) if len(finite) == len(every) else None
+    return powers(Spread.of(map(_log, finite))) if len(finite) == len(every) else None

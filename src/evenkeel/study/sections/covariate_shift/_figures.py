@@ -18,78 +18,84 @@ if TYPE_CHECKING:
 
 #: Colour of each network; every second one is dashed.
 _COLORS: Final = {"with batch norm": 0, "without": 1, "noisy batch norm": 2}
-_EARLY: Final = "The axis of steps is logarithmic: most of it happens early."
+_EARLY: Final = "The axis of steps is logarithmic: most of it happens early. Means are geometric."
 
 
 def figures(comparisons: Sequence[Comparison], noise: Arm, seeds: int) -> tuple[Figure, ...]:
     """Drift and change of gradients by layer, the two smoothness plots, and the loss."""
     common, best = comparisons
-    three = (common.with_norm, common.without, noise)
+    three = (*_pair(common), noise)
     panels = {f"all at rate {COMMON:g}": three, "each at its own best rate": _pair(best)}
-    low, high = SIZES[0], SIZES[-1]
-    return (
-        _by_layer(
-            three,
-            lambda point: point.drift,
-            "drift",
-            name="drift-by-layer",
-            title=f"(a) Drift of each layer's inputs over {LAG} steps, all at rate {COMMON:g}",
-            caption=caption(
-                "How far mean and deviation of the units moved on the probe batch, in units of "
-                f"their deviation. {_EARLY}",
-                seeds,
-            ),
-            y=Axis(title=f"drift over {LAG} steps", scale="log"),
-        ),
-        _by_layer(
-            three,
-            lambda point: point.change,
-            "change",
-            name="gradient-change-by-layer",
-            title=f"(b) Change of each layer's gradient by updates below, all at rate {COMMON:g}",
-            caption=caption(
-                "The L2 norm of the change over that of the gradient, by the one update that was "
-                "due. Above 1 the change is larger than the gradient itself.",
-                seeds,
-            ),
-            y=Axis(title="relative change of gradient", scale="log"),
-        ),
-        _over_steps(
-            panels,
-            lambda point: point.loss_range,
-            "range",
-            name="loss-range",
-            title="(c) Range of the loss along the gradient",
-            caption=caption(
-                f"Largest minus smallest loss of the batch for step sizes 0 and {low:g} to "
-                f"{high:g}.",
-                seeds,
-            ),
-            y=Axis(title="range of the loss", scale="log"),
-        ),
-        _over_steps(
-            panels,
-            lambda point: point.beta,
-            "beta",
-            name="beta-smoothness",
-            title="(c) Effective beta-smoothness along the gradient",
-            caption=caption(
-                "Largest change of the gradient over the distance moved, for the same step "
-                "sizes; lower is smoother.",
-                seeds,
-            ),
-            y=Axis(title="effective beta", scale="log"),
-        ),
-        _over_steps(
-            panels,
-            lambda point: point.train_loss,
-            None,
-            name="loss",
-            title="Training loss of the same runs",
-            caption=caption("The mean since the point before.", seeds),
-            y=Axis(title="training loss", scale="log"),
-        ),
+    loss = _over_steps(
+        panels,
+        lambda point: point.train_loss,
+        None,
+        name="loss",
+        title="Training loss of the same runs",
+        caption=caption("Of the batches since the point before. Means are geometric.", seeds),
+        y=Axis(title="training loss", scale="log"),
     )
+    return (*_shifts(three, seeds), *_smoothness(panels, seeds), loss)
+
+
+def _shifts(arms: tuple[Arm, ...], seeds: int) -> tuple[Figure, Figure]:
+    drift = _by_layer(
+        arms,
+        lambda point: point.drift,
+        "drift",
+        name="drift-by-layer",
+        title=f"(a) Drift of each layer's inputs over {LAG} steps, all at rate {COMMON:g}",
+        caption=caption(
+            "How far mean and deviation of the units moved on the probe batch, in units of "
+            f"their deviation. {_EARLY}",
+            seeds,
+        ),
+        y=Axis(title=f"drift over {LAG} steps", scale="log"),
+    )
+    change = _by_layer(
+        arms,
+        lambda point: point.change,
+        "change",
+        name="gradient-change-by-layer",
+        title=f"(b) Change of each layer's gradient by updates below, all at rate {COMMON:g}",
+        caption=caption(
+            "The L2 norm of the change over that of the gradient, by the one update that was "
+            "due. Above 1 the change is larger than the gradient itself. Means are geometric.",
+            seeds,
+        ),
+        y=Axis(title="relative change of gradient", scale="log"),
+    )
+    return drift, change
+
+
+def _smoothness(panels: dict[str, tuple[Arm, ...]], seeds: int) -> tuple[Figure, Figure]:
+    reach = _over_steps(
+        panels,
+        lambda point: point.loss_range,
+        "range",
+        name="loss-range",
+        title="(c) Range of the loss along the gradient",
+        caption=caption(
+            f"Largest minus smallest loss of the batch for step sizes 0 and {SIZES[0]:g} to "
+            f"{SIZES[-1]:g}. Means are geometric.",
+            seeds,
+        ),
+        y=Axis(title="range of the loss", scale="log"),
+    )
+    beta = _over_steps(
+        panels,
+        lambda point: point.beta,
+        "beta",
+        name="beta-smoothness",
+        title="(c) Effective beta-smoothness along the gradient",
+        caption=caption(
+            "Largest change of the gradient over the distance moved, for the same step sizes; "
+            "lower is smoother. Means are geometric.",
+            seeds,
+        ),
+        y=Axis(title="effective beta", scale="log"),
+    )
+    return reach, beta
 
 
 def _pair(comparison: Comparison) -> tuple[Arm, Arm]:

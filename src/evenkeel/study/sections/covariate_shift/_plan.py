@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 NAME: Final = "covariate-shift"
 #: SGD's learning rates; the same for both networks.
 RATES: Final = (0.03, 0.1, 0.3, 1.0, 3.0)
-QUICK_RATES: Final = (0.1, 0.3)
+QUICK_RATES: Final = (0.1, 1.0)
 #: The rate at which all networks are compared first.
 COMMON: Final = 0.1
 #: Drift is measured from so many steps ago.

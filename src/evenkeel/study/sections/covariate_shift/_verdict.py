@@ -134,7 +134,7 @@ def _on(smaller: dict[tuple[str, str], bool]) -> str:
             groups.setdefault(case[position], set()).add(is_smaller)
         if all(len(seen) == 1 for seen in groups.values()):
             return what
-    return "how the shift is measured and the learning rate"
+    return "the learning rate and on how the shift is measured"
 
 
 def factor(measured: Measure) -> str:

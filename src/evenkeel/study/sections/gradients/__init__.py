@@ -27,8 +27,8 @@ SECTION: Final = Section(
         ),
         (
             "A layer's gradient is the root mean square, over its weights, of the derivative of "
-            "the loss. All hidden layers of a network start with weights of one size, so dividing "
-            "by the size of the weights would change nothing at the start. At the start it is the "
+            "the loss. The hidden layers after the first start with weights of one size, so "
+            "dividing by the size of the weights would change little. At the start it is the "
             f"geometric mean over {START_BATCHES} batches; in training, over the updates that led "
             "to the recorded steps. The ratio of two gradients is followed over 40 decades, more "
             "than float32 has; a gradient that is exactly zero counts as that far below, one that "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from evenkeel.report import Axis, Figure, Panel, Series
 from evenkeel.study._curves import banded, caption
-from evenkeel.study._statistics import Spread, grouped
-from evenkeel.study.sections.gradients._networks import powers
+from evenkeel.study._statistics import Spread, grouped, powers
 from evenkeel.study.sections.gradients._verdict import LIMIT, STAGES
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 #: Most decades shown on either side of 1; one vanished line would flatten all others.
 _SHOWN: Final = 8
-_CUT: Final = f"The axis ends at a factor of 1e{_SHOWN}; what goes on beyond is in the tables."
+#: Most layers that get a marker each.
+_MARKED: Final = 10
 _RATIO: Final = "gradient, first / last hidden layer"
 
 
@@ -54,19 +55,29 @@ def _limits(spreads: Sequence[Spread]) -> tuple[float, float]:
     return 10**-widest, 10**widest
 
 
+def _cut(spreads: Sequence[Spread]) -> str:
+    """Say that something lies beyond the axis, if anything does."""
+    if all(abs(spread.mean) <= _SHOWN for spread in spreads):
+        return ""
+    return f"The axis ends at a factor of 1e{_SHOWN}; for lines beyond it see the tables."
+
+
 def _by_layer(deep: Sequence[Network], seeds: int) -> Figure:
+    spreads = [s for n in deep for s in n.by_layer("start")]
+
     def lines(members: Sequence[Network]) -> tuple[Series, ...]:
         layers = range(1, members[0].depth + 1)
-        return tuple(
+        drawn = (
             banded(*_side(n), layers, [powers(s) for s in n.by_layer("start")]) for n in members
         )
+        return tuple(replace(series, markers=len(layers) <= _MARKED) for series in drawn)
 
     return Figure(
         name="gradient-by-layer",
         title=f"Gradient of every hidden layer at the start, {deep[0].depth} layers",
         caption=caption(
             "Relative to the last hidden layer, on the right; layer 1 is next to the input. A "
-            f"falling line means that gradients grow on their way to the input. {_CUT}",
+            f"falling line means that gradients grow on their way to the input. {_cut(spreads)}",
             seeds,
         ),
         alt=f"Line plots over the layers, one per activation. {_ends(deep, 'start')}",
@@ -74,7 +85,7 @@ def _by_layer(deep: Sequence[Network], seeds: int) -> Figure:
         y=Axis(
             title="gradient, this / last hidden layer",
             scale="log",
-            limits=_limits([s for n in deep for s in n.by_layer("start")]),
+            limits=_limits(spreads),
         ),
         panels=_panels(deep, lines),
     )
@@ -88,6 +99,8 @@ def _ends(networks: Sequence[Network], stage: str) -> str:
 
 
 def _by_depth(networks: Sequence[Network], stage: str, seeds: int) -> Figure:
+    spreads = [Spread.of(n.per_seed(stage)) for n in networks]
+
     def lines(members: Sequence[Network]) -> tuple[Series, ...]:
         depths = sorted({network.depth for network in members})
         sides = grouped(members, _side)
@@ -104,7 +117,7 @@ def _by_depth(networks: Sequence[Network], stage: str, seeds: int) -> Figure:
         title=f"Gradient of the first layer relative to the last, {STAGES[stage]}, by depth",
         caption=caption(
             "Between the dotted lines, a factor of ten to either side, gradients count as "
-            f"staying. {_CUT}",
+            f"staying. {_cut(spreads)}",
             seeds,
         ),
         alt=f"Line plots over the depth, one per activation. {_ends(networks, stage)}",
@@ -112,7 +125,7 @@ def _by_depth(networks: Sequence[Network], stage: str, seeds: int) -> Figure:
         y=Axis(
             title=_RATIO,
             scale="log",
-            limits=_limits([Spread.of(n.per_seed(stage)) for n in networks]),
+            limits=_limits(spreads),
         ),
         panels=_panels(networks, lines),
     )
@@ -134,6 +147,8 @@ def _bounds(x: Sequence[float]) -> tuple[Series, ...]:
 
 
 def _over_steps(deep: Sequence[Network], seeds: int) -> Figure:
+    every = [s for n in deep for s in n.over_steps()[1]]
+
     def line(network: Network) -> Series:
         steps, spreads = network.over_steps()
         return banded(*_side(network), steps, [powers(s) for s in spreads])
@@ -148,7 +163,7 @@ def _over_steps(deep: Sequence[Network], seeds: int) -> Figure:
         "layers",
         caption=caption(
             "Step 0 is the mean over several batches, every other point one batch. A line ends "
-            f"where the loss of a run was no longer finite. {_CUT}",
+            f"where the loss of a run was no longer finite. {_cut(every)}",
             seeds,
         ),
         alt="Line plots over training steps, one per activation; means over the recorded steps: "
@@ -157,7 +172,7 @@ def _over_steps(deep: Sequence[Network], seeds: int) -> Figure:
         y=Axis(
             title=_RATIO,
             scale="log",
-            limits=_limits([s for n in deep for s in n.over_steps()[1]]),
+            limits=_limits(every),
         ),
         panels=_panels(deep, lines),
     )
@@ -195,4 +210,6 @@ def _losses(deep: Sequence[Network], seeds: int) -> Figure:
 
 def _highest(deep: Sequence[Network]) -> float:
     """Return a height that shows every network that trains, and not how far others diverge."""
-    return 2 * max(record.chance_loss for network in deep for record in network.records)
+    chance = max(record.chance_loss for network in deep for record in network.records)
+    means = [spread.mean for network in deep for spread in network.losses()[1] if spread]
+    return 1.1 * min(max(means, default=chance), 2 * chance)

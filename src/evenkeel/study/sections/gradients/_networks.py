@@ -109,11 +109,6 @@ def decades(first: float | None, last: float | None) -> float:
     return max(-FARTHEST, min(FARTHEST, math.log10(first / last)))
 
 
-def powers(spread: Spread) -> Spread:
-    """Turn decades into factors: the ends of the interval, and the geometric mean."""
-    return Spread(10**spread.mean, spread.std, 10**spread.low, 10**spread.high)
-
-
 def networks_of(records: Sequence[GradientRecord]) -> tuple[Network, ...]:
     """Sort the records into networks, in the order of the plan."""
     by = grouped(records, lambda r: (r.config.activation, r.config.hidden, r.config.batch_norm))

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from evenkeel.report import Verdict
-from evenkeel.study._statistics import above, below
+from evenkeel.study._statistics import above, below, listing
 from evenkeel.study.sections.gradients._plan import ACTIVATIONS, DEPTHS
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _on(kept: Mapping[Setting, bool]) -> str:
     positions = range(len(_FACTORS))
     sets = (c for n in positions for c in itertools.combinations(positions, n + 1))
     fewest = next(chosen for chosen in sets if _separates(chosen, kept))
-    return _listed([_FACTORS[position] for position in fewest])
+    return listing(_FACTORS[position] for position in fewest)
 
 
 def _separates(chosen: Iterable[int], kept: Mapping[Setting, bool]) -> bool:
@@ -108,8 +108,3 @@ def _separates(chosen: Iterable[int], kept: Mapping[Setting, bool]) -> bool:
         seen.setdefault(tuple(setting[position] for position in chosen), stays) == stays
         for setting, stays in kept.items()
     )
-
-
-def _listed(names: list[str]) -> str:
-    *some, last = names
-    return f"{', '.join(some)} and {last}" if some else last

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from evenkeel.report import Column, Findings, Highlight, Table
-from evenkeel.study._statistics import Spread, measure
+from evenkeel.study._statistics import Spread, listing, measure
 from evenkeel.study.sections.gradients._figures import figures
 from evenkeel.study.sections.gradients._networks import networks_of, pairs_of
 from evenkeel.study.sections.gradients._plan import ACTIVATIONS
@@ -103,7 +103,7 @@ def _what(networks: Sequence[Network]) -> str:
     parts = [f"{a.name}, {_change(a, b)}" for a, b in pairs_of(networks) if a.depth == deepest]
     return (
         f"At {deepest} layers and at the start, batch norm changed the gap between the first and "
-        f"the last layer so: {'; '.join(parts)}."
+        f"the last layer so (a decade is a factor of ten): {'; '.join(parts)}."
     )
 
 
@@ -146,7 +146,8 @@ def _ratio(network: Network, stage: str) -> str:
 
 
 def _times(decades: float) -> str:
-    return f"{10**decades:.2g}" if -2 < decades < 2 else f"10^{decades:.1f}"
+    """Write a factor with two digits, in full up to a million."""
+    return f"{float(f'{10**decades:.2g}'):.7g}"
 
 
 def _theory(networks: Sequence[Network]) -> str:
@@ -192,8 +193,7 @@ def _depths(like: Network, networks: Sequence[Network]) -> str:
         if (n.activation, n.batch_norm) == (like.activation, like.batch_norm)
         and n.learned == len(n.records)
     ]
-    *some, last = found or ["no depth"]
-    return f"{', '.join(some)} and {last} layers" if some else last + " layers" * bool(found)
+    return f"{listing(found)} layers" if found else "no depth"
 
 
 def _highlights(networks: Sequence[Network]) -> tuple[Highlight, ...]:
@@ -206,7 +206,11 @@ def _highlights(networks: Sequence[Network]) -> tuple[Highlight, ...]:
     runs = {norm: sum(len(n.records) for n in side) for norm, side in sides.items()}
     trained = {norm: sum(n.learned for n in side) for norm, side in sides.items()}
     rows = [
-        (f"vanish or explode {STAGES[stage]}", lost("with", stage), lost("without", stage))
+        (
+            f"gradients vanish or explode {STAGES[stage]}",
+            lost("with", stage),
+            lost("without", stage),
+        )
         for stage in STAGES
     ]
     shares = [f"{trained[norm]} of {runs[norm]}" for norm in ("with", "without")]

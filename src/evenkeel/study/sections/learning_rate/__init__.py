@@ -26,8 +26,8 @@ SECTION: Final = Section(
             "of eight (64 units each), are trained with batch norm between each linear layer and "
             "its ReLU, and without. Both start from the same initialisation "
             f"({INITIALISATION}) and see the same grid of learning rates: "
-            "0.001 to 100 for SGD without momentum, 0.00001 to 1 for Adam. Batches of 64, a "
-            "constant rate, no weight decay, no dropout."
+            "0.001 to 100 for SGD without momentum, 0.00001 to 1 for Adam, one or two per "
+            "decade. Batches of 64, a constant rate, no weight decay, no dropout."
         ),
         (
             f"A rate counts as usable if every seed reaches {TARGET:.0%} test accuracy at some "

@@ -154,7 +154,7 @@ def _summary(arms: tuple[Arm, ...]) -> Table:
             "yes" if arm.batch_norm else "no",
             arm.best.accuracy,
             arm.best.rate,
-            f"{arm.usable[0]:g} to {arm.usable[-1]:g}" if arm.usable else None,
+            f"{arm.usable[0]:g}\N{EN DASH}{arm.usable[-1]:g}" if arm.usable else None,
             arm.fewest_steps(),
             arm.diverged,
         )

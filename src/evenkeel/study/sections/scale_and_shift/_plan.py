@@ -31,7 +31,7 @@ STARTS: Final[tuple[Start, ...]] = (
 )
 #: Learning rates of each optimizer, the same for every start and for all that is learned.
 RATES: Final[dict[Optimizer, tuple[float, ...]]] = {"sgd": (0.1, 0.5), "adam": (0.001, 0.005)}
-_EARLY: Final = (5, 10, 20, 30, 45, 60, 80)
+_EARLY: Final = (5, 10, 20, 30, 45, 60)
 #: Recorded steps over whose mean the accuracy "at the end" is taken.
 LATE: Final = 3
 
@@ -55,7 +55,7 @@ def plan(scale: Scale) -> tuple[ScaleConfig, ...]:
             beta=beta,
             learned=learned,
             epochs=1000,
-            max_steps=60 if scale.quick else 100,
+            max_steps=60 if scale.quick else 80,
         )
         for optimizer, rates in RATES.items()
         for learned, (gamma, beta) in _arms(quick=scale.quick)

@@ -62,15 +62,15 @@ class Grid:
 
 FULL: Final = Grid(
     sizes=(2, 4, 8, 16, 32, 64, 128, 256),
-    frozen=(2, 4, 8, 16),
-    groups=(2, 4, 8, 16, 64),
+    frozen=(2, 4, 8),
+    groups=(2, 4, 16, 64),
     rates=(0.1, 0.3),
-    samples=2048,
-    steps=100,
+    samples=1280,
+    steps=80,
 )
 QUICK: Final = Grid(
-    sizes=(2, 4, 8, 64, 256),
-    frozen=(2, 8),
+    sizes=(2, 8, 64, 256),
+    frozen=(2,),
     groups=(2, 16),
     rates=(0.3,),
     samples=512,
