@@ -42,7 +42,9 @@ number, see [its schema](results-schema.md)), `model.safetensors` (the trained n
 
 Each section below states a claim as people repeat it, the experiment, and the rule by which the
 claim counts as holding here, as not holding here, or as depending on something. The rules were
-written before the runs, and the program decides by them: nobody looks at the plots first. All
+written before the runs of the full study, and the program decides by them: nobody looks at the
+plots first. Grids of settings were chosen on single-seed trials; one rule, that of training and
+inference, got a clause after a trial with three seeds (what has learned nothing is left out). All
 intervals are Student's 95% confidence intervals of a mean over seeds. Runs of one seed share
 initial weights, training samples and order of batches as far as they can, so differences are
 taken seed by seed. With a single seed the value itself stands for its interval.

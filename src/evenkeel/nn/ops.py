@@ -150,6 +150,8 @@ def _shaped(value: Tensor, x: Tensor) -> Tensor:
     """
     if not value.numel():
         return torch.empty_like(x)  # whose strides a view would lose
+    if value.is_contiguous() and not value._is_view():  # noqa: SLF001 - as above
+        return value.resize_(x.shape)  # the same numbers in place; a view takes four times as long
     return torch.ops.aten._unsafe_view.default(value, x.shape)  # noqa: SLF001 - torch's own use
 
 
