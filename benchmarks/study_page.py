@@ -40,10 +40,21 @@ It writes `report.html` (one file, works offline, every plot interactive), `resu
 number, see [its schema](results-schema.md)), `model.safetensors` (the trained network) and
 `runs.sqlite` (every finished run, so that `--resume` repeats nothing).
 
+| data | what is read |
+|---|---|
+| `digits` | 1797 handwritten digits of 8x8 pixels that scikit-learn carries |
+| `npz:FILE` | arrays `x` (N, features...) and `y` (N,); nothing is unpickled |
+| `idx:DIR` | the four files of MNIST or a relative of it, `.gz` or not |
+| `folder:DIR` | one folder of images per class, all of one size, grey or RGB; with `train/` and `test/` above the class folders if the split is given |
+
+A study that was stopped, by Ctrl-C or by a crash, goes on with `--resume` and ends with the
+numbers of one that was not. A folder that holds another study is never written to.
+
 Each section below states a claim as people repeat it, the experiment, and the rule by which the
 claim counts as holding here, as not holding here, or as depending on something. The rules were
 written before the runs of the full study, and the program decides by them: nobody looks at the
-plots first. Grids of settings were chosen on single-seed trials; one rule, that of training and
+plots first. Grids of settings were chosen on single-seed trials, and cut later so that the whole
+takes less than eight minutes; one rule, that of training and
 inference, got a clause after a trial with three seeds (what has learned nothing is left out). All
 intervals are Student's 95% confidence intervals of a mean over seeds. Runs of one seed share
 initial weights, training samples and order of batches as far as they can, so differences are
@@ -129,7 +140,7 @@ def _image(name: str, figures: list[dict[str, str]]) -> list[str]:
             return [
                 f"![{figure['title']}. {figure['alt']}](images/study/{file}-{mode}.svg#only-{mode})"
                 for mode in ("light", "dark")
-            ] + [f"*{figure['title']}.*\n"]
+            ] + [f"\n*{figure['title']}.*\n"]
     return []
 
 
