@@ -20,7 +20,7 @@ QUICK_DEPTHS: Final = (5, 20)
 #: SGD's learning rate, the same for all networks.
 RATE: Final = 0.1
 #: Optimizer steps of a run.
-STEPS: Final = 35
+STEPS: Final = 30
 QUICK_STEPS: Final = 15
 #: Batches over which the gradient at the start is averaged.
 START_BATCHES: Final = 4

@@ -39,7 +39,7 @@ def plan(scale: Scale) -> tuple[RunConfig, ...]:
             optimizer=optimizer,
             rate=rate,
             seed=seed,
-            epochs=3 if scale.quick else 7,
+            epochs=3 if scale.quick else 6,
             target=TARGET,
         )
         for hidden in list(NETWORKS.values())[: 1 if scale.quick else None]

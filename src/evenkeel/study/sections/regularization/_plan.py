@@ -39,7 +39,7 @@ class Grid:
     rates: tuple[float, ...]
 
 
-FULL: Final = Grid(steps={100: 100, 300: 150, 1000: 240}, batch_sizes=(16, 64), rates=(0.1, 0.3))
+FULL: Final = Grid(steps={100: 100, 300: 150, 1000: 200}, batch_sizes=(16, 64), rates=(0.1, 0.3))
 QUICK: Final = Grid(steps={100: 80, 300: 100}, batch_sizes=(16,), rates=(0.3,))
 
 

@@ -65,8 +65,8 @@ FULL: Final = Grid(
     frozen=(2, 4, 8),
     groups=(2, 4, 16, 64),
     rates=(0.1, 0.3),
-    samples=1280,
-    steps=80,
+    samples=1024,
+    steps=64,
 )
 QUICK: Final = Grid(
     sizes=(2, 8, 64, 256),
