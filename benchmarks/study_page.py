@@ -45,7 +45,7 @@ number, see [its schema](results-schema.md)), `model.safetensors` (the trained n
 | `digits` | 1797 handwritten digits of 8x8 pixels that scikit-learn carries |
 | `npz:FILE` | arrays `x` (N, features...) and `y` (N,); nothing is unpickled |
 | `idx:DIR` | the four files of MNIST or a relative of it, `.gz` or not |
-| `folder:DIR` | one folder of images per class, all of one size, grey or RGB; with `train/` and `test/` above the class folders if the split is given |
+| `folder:DIR` | one folder of images per class, all of one size, below `train/`, `test/` if split |
 
 A study that was stopped, by Ctrl-C or by a crash, goes on with `--resume` and ends with the
 numbers of one that was not. A folder that holds another study is never written to.
