@@ -125,4 +125,4 @@ def test_page_states_each_rule_before_its_verdict() -> None:
     text = study_page().PAGE.read_text(encoding="utf-8")
     for section in SECTIONS:
         part = text.partition(f"{{ #{section.name} }}")[2].partition("\n## ")[0]
-        assert 0 <= part.index("**The rule.**") < part.index("**Here: ")
+        assert 0 <= part.index("**The rule.**") < part.index("**The verdict: ")
