@@ -40,7 +40,7 @@ class Grid:
 
 
 FULL: Final = Grid(steps={100: 100, 300: 150, 1000: 200}, batch_sizes=(16, 64), rates=(0.1, 0.3))
-QUICK: Final = Grid(steps={100: 80, 300: 100}, batch_sizes=(16,), rates=(0.3,))
+QUICK: Final = Grid(steps={100: 60, 300: 80}, batch_sizes=(16,), rates=(0.3,))
 
 
 def plan(scale: Scale) -> tuple[RunConfig, ...]:

@@ -55,7 +55,7 @@ def plan(scale: Scale) -> tuple[ScaleConfig, ...]:
             beta=beta,
             learned=learned,
             epochs=1000,
-            max_steps=60 if scale.quick else 70,
+            max_steps=50 if scale.quick else 70,
         )
         for optimizer, rates in RATES.items()
         for learned, (gamma, beta) in _arms(quick=scale.quick)

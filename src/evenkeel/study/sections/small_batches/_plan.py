@@ -73,7 +73,7 @@ QUICK: Final = Grid(
     frozen=(2,),
     groups=(2, 16),
     rates=(0.3,),
-    samples=512,
+    samples=384,
     steps=40,
 )
 

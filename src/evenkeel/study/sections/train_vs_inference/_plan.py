@@ -42,7 +42,7 @@ def plan(scale: Scale) -> tuple[ModeConfig, ...]:
             batch_size=size,
             momentum=1.0,
             epochs=10_000,
-            max_steps=100 if scale.quick else 500,
+            max_steps=80 if scale.quick else 500,
         )
         for size in SIZES
         for seed in scale.seeds
