@@ -47,7 +47,7 @@ def plan(scale: Scale) -> tuple[ShiftConfig, ...]:
             noise=noise,
             rate=rate,
             seed=seed,
-            epochs=3 if scale.quick else 8,
+            epochs=2 if scale.quick else 8,
         )
         for batch_norm, noise, rate in [*arms, (True, True, COMMON)]
         for seed in scale.seeds
