@@ -124,7 +124,9 @@ def _section(section: Section[Any, Any], entry: dict[str, Any] | None) -> str:
         f"**The rule.** {section.rule}\n",
     ]
     if entry is not None:
-        lines.append(f"**The verdict: {entry['verdict']['words']}.** {entry['verdict']['reason']}\n")
+        lines.append(
+            f"**The verdict: {entry['verdict']['words']}.** {entry['verdict']['reason']}\n"
+        )
         lines.append(f"{entry['answer']}\n")
         lines += _image(section.name, entry["figures"])
     lines.append("**What others found.**\n")
