@@ -114,6 +114,13 @@ def plus_minus(spread: Spread, count: int, unit: str = "%", digits: int = 1) -> 
     return f"{mean}{unit}" if count == 1 else f"{mean} ± {100 * spread.std:.{digits}f}{unit}"
 
 
+def over_seeds(count: int, many: str = "") -> str:
+    """Say over what the numbers of a section are taken; ``many`` replaces the usual sentence."""
+    if count == 1:
+        return "All numbers are from one seed, so there is no spread."
+    return many or f"All numbers are means over {count} seeds; ± is the standard deviation."
+
+
 def points(measured: Measure) -> str:
     """Write a difference of shares as percentage points with its interval.
 

@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING
 
 from evenkeel.report import Column, Findings, Highlight, Table
-from evenkeel.study._statistics import above, below
+from evenkeel.study._statistics import above, below, over_seeds
 from evenkeel.study.sections.covariate_shift._arms import arms_of, comparisons_of, noisy
 from evenkeel.study.sections.covariate_shift._figures import figures
 from evenkeel.study.sections.covariate_shift._verdict import (
@@ -70,7 +70,7 @@ def _paragraphs(
         _three(common, measures),
         _three(best, measures),
         _noise(common, noise, measures),
-        _seeds(seeds),
+        over_seeds(seeds, f"All factors are geometric means over steps, layers and {seeds} seeds."),
     ]
 
 
@@ -137,12 +137,6 @@ def _noise(common: Comparison, noise: Arm, measures: Measures) -> str:
         f"{_loss(common.with_norm)}). Its test accuracy at the end is {noise.accuracy.mean:.1%}, "
         f"without batch norm {common.without.accuracy.mean:.1%}."
     )
-
-
-def _seeds(count: int) -> str:
-    if count == 1:
-        return "All numbers are from one seed, so there is no spread."
-    return f"All factors are geometric means over steps, layers and {count} seeds."
 
 
 def _cosine(arm: Arm) -> str:

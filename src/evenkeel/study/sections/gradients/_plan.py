@@ -21,7 +21,7 @@ QUICK_DEPTHS: Final = (5, 20)
 RATE: Final = 0.1
 #: Optimizer steps of a run.
 STEPS: Final = 30
-QUICK_STEPS: Final = 15
+QUICK_STEPS: Final = 14
 #: Batches over which the gradient at the start is averaged.
 START_BATCHES: Final = 4
 

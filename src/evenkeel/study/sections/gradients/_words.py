@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from evenkeel.report import Column, Findings, Highlight, Table
-from evenkeel.study._statistics import Spread, listing, measure
+from evenkeel.study._statistics import Spread, listing, measure, over_seeds
 from evenkeel.study.sections.gradients._figures import figures
 from evenkeel.study.sections.gradients._networks import networks_of, pairs_of
 from evenkeel.study.sections.gradients._plan import ACTIVATIONS
@@ -34,19 +34,22 @@ def reduce(records: Sequence[GradientRecord]) -> Findings:
     seeds = len({record.config.seed for record in records})
     return Findings(
         headline=_headline(networks),
-        answer="\n\n".join([*_paragraphs(networks), _seeds(seeds)]),
+        answer="\n\n".join(
+            [
+                *_paragraphs(networks),
+                over_seeds(
+                    seeds,
+                    f"All numbers are means over {seeds} seeds, of logarithms where they are "
+                    "factors.",
+                ),
+            ]
+        ),
         highlights=_highlights(networks),
         summary=_summary(networks),
         figures=figures(networks, seeds),
         tables=(_all(networks),),
         measures=tuple(_measured(n, stage) for stage in STAGES for n in networks),
     )
-
-
-def _seeds(count: int) -> str:
-    if count == 1:
-        return "All numbers are from one seed, so there is no spread."
-    return f"All numbers are means over {count} seeds, of logarithms where they are factors."
 
 
 def _measured(network: Network, stage: str) -> Measure:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from evenkeel.report import Column, Findings, Highlight, Table
-from evenkeel.study._statistics import OPTIMIZERS, measure, points
+from evenkeel.study._statistics import OPTIMIZERS, measure, over_seeds, points
 from evenkeel.study.sections.learning_rate._arms import arms_of, pairs_of
 from evenkeel.study.sections.learning_rate._figures import figures
 from evenkeel.study.sections.learning_rate._plan import TARGET
@@ -28,19 +28,15 @@ def reduce(records: Sequence[RunRecord]) -> Findings:
     seeds = len({record.config.seed for record in records})
     return Findings(
         headline=_headline(*pairs[0]),
-        answer="\n\n".join([_overall(pairs), *(_answer(*pair) for pair in pairs), _seeds(seeds)]),
+        answer="\n\n".join(
+            [_overall(pairs), *(_answer(*pair) for pair in pairs), over_seeds(seeds)]
+        ),
         highlights=_highlights(*pairs[0]),
         summary=_summary(arms),
         figures=figures(arms, seeds),
         tables=(_rates_table(arms),),
         measures=measures_of(pairs),
     )
-
-
-def _seeds(count: int) -> str:
-    if count == 1:
-        return "All numbers are from one seed, so there is no spread."
-    return f"All numbers are means over {count} seeds; ± is the standard deviation."
 
 
 def _overall(pairs: Sequence[tuple[Arm, Arm]]) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from evenkeel.report import Column, Findings, Highlight, Table
-from evenkeel.study._statistics import Spread, above, below, listing, plus_minus, points
+from evenkeel.study._statistics import Spread, above, below, listing, over_seeds, plus_minus, points
 from evenkeel.study.sections.regularization._figures import figures
 from evenkeel.study.sections.regularization._outcomes import Outcome, outcomes_of
 from evenkeel.study.sections.regularization._plan import NETWORKS, network_of
@@ -33,7 +33,11 @@ def reduce(records: Sequence[Record]) -> Findings:
         _dropout(found, by_name),
         _batches(found, by_name),
         _trained(found),
-        _seeds(found.seeds),
+        over_seeds(
+            found.seeds,
+            f"All numbers are means over {found.seeds} seeds, each with a training set of its own; "
+            "± is the standard deviation.",
+        ),
     )
     return Findings(
         headline=_headline(found, by_name),
@@ -138,15 +142,6 @@ def _trained(found: Outcomes) -> str:
     return (
         f"The lowest training accuracy at the end, over the sizes of the training set: {rows}. A "
         "gap means the more, the nearer these are to each other."
-    )
-
-
-def _seeds(count: int) -> str:
-    if count == 1:
-        return "All numbers are from one seed, so there is no spread."
-    return (
-        f"All numbers are means over {count} seeds, each with a training set of its own; ± is the "
-        "standard deviation."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evenkeel.report import Column, Findings, Highlight, Table
-from evenkeel.study._statistics import Spread, above, below, plus_minus, points
+from evenkeel.study._statistics import Spread, above, below, over_seeds, plus_minus, points
 from evenkeel.study.sections.scale_and_shift._arms import LEARNED, lines, sides_of, start_name
 from evenkeel.study.sections.scale_and_shift._figures import figures, size_over_steps, worst_by_step
 from evenkeel.study.sections.scale_and_shift._verdict import (
@@ -79,10 +79,7 @@ def _answer(sides: Sequence[Side], known: Mapping[str, Measure], seeds: int) -> 
     yield " ".join(_way(side) for side in sides)
     yield from _only(sides)
     yield from _held_against_formulas(sides)
-    if seeds == 1:
-        yield "All numbers are from one seed, so there is no spread."
-    else:
-        yield f"All numbers are means over {seeds} seeds; ± is the standard deviation."
+    yield over_seeds(seeds)
 
 
 def _learning(side: Side, gain: Measure) -> str:

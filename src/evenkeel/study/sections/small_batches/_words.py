@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from evenkeel.report import Column, Findings, Highlight, Table
-from evenkeel.study._statistics import listing, plus_minus, points
+from evenkeel.study._statistics import listing, over_seeds, plus_minus, points
 from evenkeel.study.sections.small_batches._arms import WAYS, outcomes_of
 from evenkeel.study.sections.small_batches._figures import figures
 from evenkeel.study.sections.small_batches._laws import mean_law, slope, variance_law
@@ -41,7 +41,7 @@ def reduce(records: Sequence[Record]) -> Findings:
                 _remedies(found, by_name),
                 _groups(found, by_name),
                 _noise(by_name),
-                _seeds(found.seeds),
+                over_seeds(found.seeds),
             )
         ),
         highlights=_highlights(found, by_name),
@@ -150,12 +150,6 @@ def _noise(measures: Measures) -> str:
         f"{variance:.2f} (over these sizes {slope(sizes, variance_law):.2f} for normally "
         "distributed values)."
     )
-
-
-def _seeds(count: int) -> str:
-    if count == 1:
-        return "All numbers are from one seed, so there is no spread."
-    return f"All numbers are means over {count} seeds; ± is the standard deviation."
 
 
 def _highlights(found: Outcomes, measures: Measures) -> tuple[Highlight, ...]:

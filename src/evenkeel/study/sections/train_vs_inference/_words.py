@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evenkeel.report import Column, Findings, Highlight, Table
-from evenkeel.study._statistics import Spread, above, below, plus_minus, points
+from evenkeel.study._statistics import Spread, above, below, over_seeds, plus_minus, points
 from evenkeel.study.sections.train_vs_inference._figures import figures
 from evenkeel.study.sections.train_vs_inference._groups import (
     MOMENTS,
@@ -101,10 +101,7 @@ def _answer(
     )
     yield _early(groups, known) + " " + _whole(groups, known)
     yield from _single(single)
-    if seeds == 1:
-        yield "All numbers are from one seed, so there is no spread."
-    else:
-        yield f"All numbers are means over {seeds} seeds; ± is the standard deviation."
+    yield over_seeds(seeds)
 
 
 def _compared(groups: Sequence[Group], known: Mapping[str, Measure]) -> str:
