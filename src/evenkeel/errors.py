@@ -21,6 +21,7 @@ __all__ = [
     "ProviderError",
     "ShapeError",
     "TransformError",
+    "UnsayableError",
     "explain",
 ]
 
@@ -47,6 +48,10 @@ class DTypeError(InputError, NotImplementedError, TypeError):
 
 class FileError(InputError):
     """A file is missing, unreadable, damaged, or of a kind that is refused."""
+
+
+class UnsayableError(InputError):
+    """The target of a conversion cannot say what the source says, named field by field."""
 
 
 class ProviderError(EvenkeelError, RuntimeError):

@@ -123,6 +123,8 @@ def test_a_header_length_beyond_the_file_is_refused(tmp_path):
         (b"<!DOCTYPE html><html>", "HTML page"),
         (b"hello world, this is a text", "begins with"),
         (b"\x00", "begins with"),
+        (b"\x08", "begins with"),
+        (b"\x89HDF\r\n\x1a\n\x09" + bytes(90), "does not begin as HDF5"),
         (b"PK\x03\x04 and nothing else", "cannot be opened"),
         (b"(dp0\nS'a'\n", "bare pickle"),
     ],
@@ -135,15 +137,12 @@ def test_other_content_is_named_and_refused(tmp_path, content, named):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("names", "named"),
-    [(["a.npy"], ".npz"), (["config.json", "model.weights.h5"], "Keras"), (["x"], "data.pkl")],
-)
-def test_other_zip_archives_are_named_and_refused(tmp_path, names, named):
+@pytest.mark.parametrize("names", [["x"], ["a.npy", "b.txt"], ["model.weights.h5"], []])
+def test_other_zip_archives_are_named_and_refused(tmp_path, names):
     with zipfile.ZipFile(tmp_path / "x", "w") as archive:
         for name in names:
             archive.writestr(name, b"content")
-    with pytest.raises(FileError, match=named):
+    with pytest.raises(FileError, match=r"data\.pkl" if names else "begins with"):
         checkpoints.read(tmp_path / "x")
 
 

@@ -36,6 +36,9 @@ class Checkpoint:
     ``parts`` says where in a nested file the arrays stood (``("state_dict",)``; ``()`` when
     they stood at the top). With more than one part, every name begins with its part and a
     slash. ``left`` names what stood beside them and was not taken (optimizer, epoch, ...).
+    ``config`` is what the file says beside its arrays, as JSON values: the metadata of a
+    safetensors file, the configuration of a Keras model, the graph of an ONNX one. Each reader
+    documents its keys.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Checkpoint:
     arrays: Mapping[str, StoredArray]
     parts: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def refusal(path: Path, *, got: str, why: str, do: str) -> FileError:

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from evenkeel.checkpoints import _safetensors, _torch
 from evenkeel.checkpoints._checkpoint import refusal
-from evenkeel.checkpoints._sniff import SAFETENSORS, TORCH, sniff
+from evenkeel.checkpoints._folders import folder_refusal
+from evenkeel.checkpoints._sniff import is_orbax, sniff
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
 
     from evenkeel.checkpoints._checkpoint import Checkpoint
 
-_READERS: Final[dict[str, Callable[[Path], Checkpoint]]] = {
-    SAFETENSORS: _safetensors.read,
-    TORCH: _torch.read,
+#: Kind -> module with ``read`` and ``write``.
+MODULES: Final = {
+    "safetensors": "_safetensors",
+    "torch": "_torch",
+    "keras": "_keras",
+    "hdf5": "_hdf5",
+    "npz": "_npz",
+    "msgpack": "_msgpack",
+    "orbax": "_orbax",
+    "onnx": "_onnx",
 }
-
-#: Usual endings of checkpoints, for advice only: the content decides.
-_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-#: Files named in the advice.
-_NAMED: Final = 5
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read the names, shapes and element types of a checkpoint; runs no code from the file.
 
     Args:
-        path: a ``.safetensors`` file, or a zip file written by ``torch.save`` (which needs
-            torch, is read with ``weights_only=True``, and is held in memory). The content
-            decides, not the extension.
+        path: a file of safetensors, ``torch.save`` (in its zip format; this needs torch, is read
+            with ``weights_only=True``, and is held in memory), Keras (``.keras``,
+            ``.weights.h5``, ``.h5``), Flax (msgpack), ONNX or NumPy (``.npz``), or a folder of
+            Orbax. The content decides, not the extension.
 
     Raises:
-        FileError: missing, a directory, empty, cut off, damaged, of another kind, or only
-            readable by running code.
+        FileError: missing, another directory, empty, cut off, damaged, of another kind, or only
+            readable by running code or with a package that is not installed.
 
     Example:
         >>> import numpy as np, tempfile
@@ -48,8 +51,9 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     """
     place = Path(path)
     try:
-        _require_file(place)
-        return _READERS[sniff(place)](place)
+        _require_path(place)
+        module = importlib.import_module(f"evenkeel.checkpoints.{MODULES[sniff(place)]}")
+        return module.read(place)
     except OSError as error:
         raise refusal(
             place,
@@ -59,25 +63,11 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         ) from error
 
 
-def _choice(folder: Path) -> str:
-    """Which file of a folder to pass, naming only files that are there."""
-    found = sorted(p.name for p in folder.iterdir() if p.suffix in _SUFFIXES and p.is_file())
-    if not found:
-        return f"pass a checkpoint file; none in it ends in {', '.join(_SUFFIXES)}"
-    more = f" or one of {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return f"pass one file in it: {', '.join(found[:_NAMED])}{more}"
-
-
-def _require_file(path: Path) -> None:
-    if path.is_file():
+def _require_path(path: Path) -> None:
+    if path.is_file() or is_orbax(path):
         return
     if path.is_dir():
-        raise refusal(
-            path,
-            got="a directory",
-            why="one file is read at a time",
-            do=_choice(path),
-        )
+        raise folder_refusal(path)
     raise refusal(
         path,
         got="something that is no regular file" if path.exists() else "no such file",

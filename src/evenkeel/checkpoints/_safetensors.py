@@ -1,4 +1,4 @@
-"""Reader of safetensors files; values are fetched from the file when they are asked for.
+"""Reader and writer of safetensors files; values are fetched from the file when asked for.
 
 Format: https://huggingface.co/docs/safetensors (8 bytes of length, a JSON header, the data).
 """
@@ -11,11 +11,12 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from evenkeel.checkpoints._checkpoint import Checkpoint, StoredArray, refusal, widen_bfloat16
+from evenkeel.checkpoints._source import Source
+from evenkeel.checkpoints._values import fetch_bytes, itemsize, require_dtypes, write_refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,15 +40,75 @@ _DTYPES: Final = {
 }
 
 
+_CODES: Final = {name: code for code, (name, _) in _DTYPES.items()}
+_METADATA: Final = "__metadata__"
+#: Readers refuse a longer header.
+_LONGEST_HEADER: Final = 100_000_000
+
+
 def read(path: Path) -> Checkpoint:
-    """Read the header of a safetensors file."""
+    """Read the header of a safetensors file; ``config`` holds its strings under ``metadata``."""
     _validate(path)
+    source = Source.of(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header: dict[str, Any] = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    arrays = {name: _stored(path, 8 + length, name, entry) for name, entry in header.items()}
-    return Checkpoint(path, "safetensors", MappingProxyType(arrays))
+    config = {"metadata": header.pop(_METADATA, None) or {}}
+    arrays = {name: _stored(source, 8 + length, name, entry) for name, entry in header.items()}
+    return Checkpoint(path, "safetensors", MappingProxyType(arrays), config=config)
+
+
+def write(
+    path: Path,
+    arrays: Mapping[str, StoredArray],
+    *,
+    like: Checkpoint | None = None,  # noqa: ARG001 - every writer is called alike
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the header from the declared shapes, then one array after the other.
+
+    Raises:
+        FileError: an element type or a name that the format has not, metadata that are no
+            strings, or values that are not what was declared.
+    """
+    require_dtypes(path, arrays, _CODES, "safetensors")
+    # The order of the format's own library, which keeps every array aligned.
+    order = sorted(arrays, key=lambda name: (-itemsize(arrays[name].dtype), name))
+    header = _header(path, {name: arrays[name] for name in order}, metadata or {})
+    with path.open("xb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for name in order:
+            file.write(fetch_bytes(path, name, arrays[name]))
+
+
+def _header(path: Path, arrays: Mapping[str, StoredArray], metadata: Mapping[str, Any]) -> bytes:
+    header: dict[str, Any] = {_METADATA: _strings(path, metadata)} if metadata else {}
+    end = 0
+    for name, array in arrays.items():
+        begin, end = end, end + math.prod(array.shape) * itemsize(array.dtype)
+        code, shape = _CODES[array.dtype], list(array.shape)
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    if _METADATA in arrays or len(text) > _LONGEST_HEADER:
+        raise write_refusal(
+            path,
+            got=f"an array called {_METADATA}, or names and metadata of {len(text)} bytes",
+            why=f"that name is the format's own, and a header has {_LONGEST_HEADER} bytes at most",
+            do="rename the array, or leave metadata out",
+        )
+    return text + b" " * (-len(text) % 8)
+
+
+def _strings(path: Path, metadata: Mapping[str, Any]) -> dict[str, str]:
+    for key, value in metadata.items():
+        if not isinstance(value, str):
+            raise write_refusal(
+                path,
+                got=f"metadata {key!r} of type {type(value).__name__}",
+                why="a safetensors file holds strings only",
+                do="turn it into a string, for example with json.dumps",
+            )
+    return dict(metadata)
 
 
 def _validate(path: Path) -> None:
@@ -66,35 +127,23 @@ def _validate(path: Path) -> None:
         ) from error
 
 
-def _stored(path: Path, start: int, name: str, entry: dict[str, Any]) -> StoredArray:
+def _stored(source: Source, start: int, name: str, entry: dict[str, Any]) -> StoredArray:
     shape = tuple(int(n) for n in entry["shape"])
-    dtype, _ = _DTYPES.get(entry["dtype"], (str(entry["dtype"]).lower(), ""))
+    code = str(entry["dtype"])
+    dtype, _ = _DTYPES.get(code, (code.lower(), ""))
     offset = start + int(entry["data_offsets"][0])
-    return StoredArray(shape, dtype, partial(_values, path, name, entry["dtype"], shape, offset))
+    return StoredArray(shape, dtype, partial(_values, source, name, code, shape, offset))
 
 
-def _values(path: Path, name: str, code: str, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
+def _values(
+    source: Source, name: str, code: str, shape: tuple[int, ...], offset: int
+) -> NDArray[Any]:
     if code not in _DTYPES:
         raise refusal(
-            path,
+            source.path,
             got=f"{name} with elements of type {code}",
             why="this element type is not read here",
             do="store this array as float32 or bfloat16",
         )
-    count = math.prod(shape)
-    try:
-        values = np.fromfile(path, dtype=_DTYPES[code][1], count=count, offset=offset)
-    except OSError as error:
-        raise _changed(path, name) from error
-    if values.size != count:
-        raise _changed(path, name)
-    return (widen_bfloat16(values) if code == "BF16" else values).reshape(shape)
-
-
-def _changed(path: Path, name: str) -> Exception:
-    return refusal(
-        path,
-        got=f"fewer bytes for {name} than when the file was opened",
-        why="another process changed or removed the file",
-        do="read it again once it is complete",
-    )
+    values = source.values(name, _DTYPES[code][1], shape, offset)
+    return widen_bfloat16(values) if code == "BF16" else values

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import zipfile
 from typing import TYPE_CHECKING, Final
 
 from evenkeel.checkpoints._checkpoint import refusal
+from evenkeel.checkpoints._zips import table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SAFETENSORS: Final = "safetensors"
-TORCH: Final = "torch"
-
-_READABLE: Final = "a .safetensors file or what torch.save wrote in its zip format (.pt, .pth)"
+#: Files that mark a folder as an Orbax checkpoint.
+_ORBAX: Final = ("_METADATA", "manifest.ocdbt", "_CHECKPOINT_METADATA")
+_READABLE: Final = (
+    "a file of safetensors, torch.save (.pt, .pth), Keras (.keras, .weights.h5, .h5), Flax "
+    "(.msgpack, an Orbax folder), ONNX or NumPy (.npz)"
+)
 _SAVE_AGAIN: Final = (
     "where you trust the file, load it with torch.load(path, weights_only=False) and save its "
     'tensors alone: torch.save(model.state_dict(), "weights.pt")'
 )
 #: First bytes of formats that are recognized in order to name them in the refusal.
 _FOREIGN: Final = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras .h5)",
     b"\x93NUMPY": "a single NumPy array (.npy)",
     b"GGUF": "a GGUF file",
     b"\x1f\x8b": "a gzip archive",
@@ -31,11 +32,13 @@ _FOREIGN: Final = {
 
 
 def sniff(path: Path) -> str:
-    """The kind of the file, :data:`SAFETENSORS` or :data:`TORCH`.
+    """The kind of the file or folder, a key of ``_read.MODULES``.
 
     Raises:
         FileError: the file is empty, a legacy pickle, or of no kind that is read.
     """
+    if is_orbax(path):
+        return "orbax"
     with path.open("rb") as file:
         head = file.read(64)
     if not head:
@@ -43,15 +46,22 @@ def sniff(path: Path) -> str:
     if head.startswith(b"PK\x03\x04"):
         return _sniff_zip(path)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
-        return SAFETENSORS
+        return "safetensors"
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "hdf5"
+    if _is_msgpack_map(head):
+        return "msgpack"
     # Protocol 2 and later begin so; the text protocols 0 and 1 of a dict begin "(dp" and "}q".
-    if head[0] == 0x80 or head.startswith((b"(dp", b"(lp", b"}q")):
+    if (head[0] == 0x80 and head[1:2] <= b"\x05") or head.startswith((b"(dp", b"(lp", b"}q")):
         raise refusal(
             path,
             got="a bare pickle (torch.save before 1.6, joblib or pickle.dump)",
             why="reading a pickle can run any code that its author put into it",
             do=_SAVE_AGAIN,
         )
+    # The first field of an ONNX model is ir_version, a small number.
+    if head[0] == 0x08 and b"" < head[1:2] < b"\x40":
+        return "onnx"
     looks = next((text for magic, text in _FOREIGN.items() if head.startswith(magic)), None)
     raise refusal(
         path,
@@ -61,27 +71,30 @@ def sniff(path: Path) -> str:
     )
 
 
+def is_orbax(path: Path) -> bool:
+    """Whether the path is a folder that Orbax wrote."""
+    return path.is_dir() and any((path / name).is_file() for name in _ORBAX)
+
+
+def _is_msgpack_map(head: bytes) -> bool:
+    """A map with a string as its first key; 0x80, a pickle's first byte, is the empty map."""
+    start = {0xDE: 3, 0xDF: 5}.get(head[0], 1 if 0x81 <= head[0] <= 0x8F else 0)
+    key = head[start : start + 1]
+    return bool(start and key) and (0xA0 <= key[0] <= 0xBF or key in {b"\xd9", b"\xda"})
+
+
 def _sniff_zip(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise refusal(
-            path,
-            got=f"a zip archive that cannot be opened ({error})",
-            why="its table of contents is missing or damaged; the file may be cut off",
-            do="copy or download it again, and compare the sizes",
-        ) from error
+    names = [*table(path)]
     inner = {name.partition("/")[2] for name in names}
     if "data.pkl" in inner and "constants.pkl" not in inner:
-        return TORCH
+        return "torch"
+    if {"config.json", "model.weights.h5"} <= {*names}:
+        return "keras"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
     looks = "a zip archive without data.pkl"
     if "constants.pkl" in inner:
         looks = "a TorchScript archive, which holds code beside the weights"
-    elif "model.weights.h5" in names:
-        looks = "a Keras archive (.keras)"
-    elif names and all(name.endswith(".npy") for name in names):
-        looks = "a NumPy archive (.npz)"
     do = "save the weights alone: torch.save(torch.jit.load(path).state_dict(), ...)"
     raise refusal(
         path,

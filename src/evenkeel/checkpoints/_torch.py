@@ -1,4 +1,4 @@
-"""Reader of torch's zip format; no code of the file runs (``weights_only=True``)."""
+"""Reader and writer of torch's zip format; no code of the file runs (``weights_only=True``)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from evenkeel.checkpoints._checkpoint import Checkpoint, StoredArray, refusal, widen_bfloat16
 from evenkeel.checkpoints._nested import find_parts
 from evenkeel.checkpoints._sniff import save_again
+from evenkeel.checkpoints._values import (
+    BFLOAT16,
+    PLAIN,
+    fetch,
+    require_dtypes,
+    require_no_metadata,
+    write_refusal,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,6 +47,42 @@ def read(path: Path) -> Checkpoint:
                 raise _twice(path, prefix + name)
             arrays[prefix + name] = _stored(path, prefix + name, tensor, limit)
     return Checkpoint(path, "torch", MappingProxyType(arrays), tuple(filter(None, parts)), left)
+
+
+def write(
+    path: Path,
+    arrays: Mapping[str, StoredArray],
+    *,
+    like: Checkpoint | None = None,  # noqa: ARG001 - every writer is called alike
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a state dict with the names and the order given; torch holds all of it in memory.
+
+    Raises:
+        FileError: an element type that torch has not, metadata, or no room on the disk.
+    """
+    import torch
+
+    require_dtypes(path, arrays, (*PLAIN, BFLOAT16), "torch")
+    require_no_metadata(path, metadata or {}, "torch")
+    state = {name: _tensor(path, name, array) for name, array in arrays.items()}
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # torch's own file writer has no other
+        raise write_refusal(
+            path,
+            got=f"a failure of torch.save ({(str(error).strip() or 'no message').splitlines()[0]})",
+            why="torch could not bring all of it to the disk; nothing was changed",
+            do="check the folder, its permissions, and the room on the disk",
+        ) from error
+
+
+def _tensor(path: Path, name: str, array: StoredArray) -> Tensor:
+    import torch
+
+    # A copy, because values that are read late can be a view that may not be written to.
+    values = torch.from_numpy(fetch(path, name, array).copy())
+    return values.view(torch.bfloat16) if array.dtype == BFLOAT16 else values
 
 
 def _check_archive(path: Path) -> None:
