@@ -63,7 +63,10 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module", params=["synthetic", "quick study"])
+@pytest.fixture(
+    scope="module",
+    params=["synthetic", pytest.param("quick study", marks=pytest.mark.slow)],
+)
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every test runs on a report of all shapes, and on that of a real study."""
     if request.param == "synthetic":
@@ -88,7 +91,7 @@ def open_report(browser: Browser, path: Path) -> Iterator[Callable[..., Opened]]
         context.close()
 
 
-@pytest.fixture(scope="module", params=[1280, 390])
+@pytest.fixture(scope="module", params=[1280, pytest.param(390, marks=pytest.mark.slow)])
 def drawn(request: pytest.FixtureRequest, open_report) -> Opened:
     """Return a page that was read to its end; tests leave it as they found it."""
     opened = open_report(width=request.param, color_scheme="light")

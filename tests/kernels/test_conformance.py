@@ -14,11 +14,10 @@ from .faults._known import KNOWN_FAULTS
 FAULTS = (*KNOWN_FAULTS, *BLIND_FAULTS)
 #: 16-bit types before float64: their faults are met at once, and float64 is the slowest.
 ORDERED = list(conformance.cases(("float32", "bfloat16", "float16", "float64")))
-#: The other half runs in the slow tier; test_cpu_provider has a share of all of them.
+#: The others run in the slow tier; test_cpu_provider has a share of all of them.
 EVERY_DTYPE = [
     "float32",
-    "bfloat16",
-    *(pytest.param(d, marks=pytest.mark.slow) for d in ("float64", "float16")),
+    *(pytest.param(d, marks=pytest.mark.slow) for d in ("bfloat16", "float64", "float16")),
 ]
 
 

@@ -252,9 +252,14 @@ def begin(out: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        (signal.SIGKILL, -9),
+    ],
 )
-@pytest.mark.parametrize("moment", [0.0, 0.35])
+@pytest.mark.parametrize("moment", [pytest.param(0.0, marks=pytest.mark.slow), 0.35])
 def test_killed_study_goes_on(
     tmp_path: Path, undisturbed, number: signal.Signals, code: int, moment: float
 ) -> None:
