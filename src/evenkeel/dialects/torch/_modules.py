@@ -77,9 +77,9 @@ def read_spec(module: nn.Module, name: str = "") -> Spec:
         "track_statistics": tensors["running_mean"] is not None,
         "variance": getattr(module, "variance", "unbiased"),
         "rank": _rank(module),
-        "affine_frozen": frozen or _is_affine_frozen(tensors),
+        "affine_frozen": _is_affine_frozen(tensors),
         "statistics_frozen": frozen,
-        "activation": Activation.parse(getattr(module, "activation", None)),
+        "activation": _activation(module),
         "synchronized": "SyncBatchNorm" in {kind.__name__ for kind in type(module).__mro__},
         "name": name,
         "options": _options(module, tensors),
@@ -196,13 +196,20 @@ def _is_affine_frozen(tensors: dict[str, Tensor | None]) -> bool:
     return bool(affine) and not any(tensor.requires_grad for tensor in affine)
 
 
+def _activation(module: nn.Module) -> Activation:
+    """Of evenkeel's fused layers; elsewhere ``activation`` may be a module or a function."""
+    value = getattr(module, "activation", None)
+    return Activation.parse(value if isinstance(value, str | tuple | Activation) else None)
+
+
 def _options(module: nn.Module, tensors: dict[str, Tensor | None]) -> dict[str, Any]:
     """What only torch understands, and the class of a layer with a forward of its own."""
     options: dict[str, Any] = {}
     if tensors["running_mean"] is not None and not getattr(module, "track_running_stats", True):
         options["track_running_stats"] = False  # set later: the buffers stay and serve in eval
-    if hasattr(module, "nonfinite"):
-        options["nonfinite"] = module.nonfinite
+    policy = getattr(module, "nonfinite", "propagate")  # what every framework's own layer does
+    if policy != "propagate" and not is_frozen(module):
+        options["nonfinite"] = policy
     home = f"{type(module).__module__}.{type(module).__qualname__}"
     if not home.startswith(_KNOWN) and not is_frozen(module):
         options["class"] = home
