@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-FRAMEWORKS = ("torch", "triton", "jax", "keras", "tensorflow", "flax", "onnx", "sklearn", "plotly")
+FRAMEWORKS = (
+    "torch", "triton", "jax", "keras", "tensorflow", "flax", "onnx", "onnxruntime", "h5py",
+    "orbax", "sklearn", "plotly",
+)  # fmt: skip
 
 PROBE = """
 import sys
@@ -27,6 +30,7 @@ def loaded(statement):
         "import evenkeel; evenkeel.reference, evenkeel.kernels, evenkeel.Spec, evenkeel.errors",
         "import evenkeel.kernels; evenkeel.kernels.providers()",
         "import evenkeel.cli",
+        "import evenkeel; evenkeel.convert, evenkeel.port, evenkeel.compare, evenkeel.inspect",
     ],
 )
 def test_no_framework_is_loaded(statement):

@@ -9,7 +9,8 @@ import evenkeel as ek
 
 PUBLIC = {
     "evenkeel": [
-        "Momentum", "Spec", "State", "errors", "inspect", "kernels", "nn", "reference",
+        "Momentum", "Spec", "State", "compare", "convert", "errors", "inspect", "kernels", "nn",
+        "port", "reference",
     ],
     "evenkeel.kernels": [
         "Candidate", "Explanation", "Moments", "Norm", "Problem", "Provider", "Sums", "choose",
@@ -29,6 +30,11 @@ PUBLIC = {
         "Gradients", "Moments", "Running", "Sums", "activate", "activation_gradient", "backward",
         "backward_input", "backward_reduce", "fold", "forward", "gradient_descent_step", "merge",
         "moments", "normalize", "standardize", "stored_variance", "update_running",
+    ],
+    "evenkeel.tools": [
+        "Cause", "ComparedArray", "Comparison", "ComparisonRow", "Conversion", "Converted", "Count",
+        "FileComparison", "Finding", "Inspection", "LayerRow", "LeftOut", "Port", "Proof", "Range",
+        "Setting", "SettingDifference", "compare", "compare_files", "convert", "inspect", "port",
     ],
 }  # fmt: skip
 

@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from evenkeel import errors, kernels, nn, reference
     from evenkeel.spec import Momentum, Spec, State
-    from evenkeel.tools import inspect
+    from evenkeel.tools import compare, convert, inspect, port
 
 __all__ = [
     "Momentum",
     "Spec",
     "State",
+    "compare",
+    "convert",
     "errors",
     "inspect",
     "kernels",
     "nn",
+    "port",
     "reference",
 ]
 
@@ -35,10 +38,13 @@ _HOME: Final[dict[str, str | None]] = {
     "Momentum": "evenkeel.spec",
     "Spec": "evenkeel.spec",
     "State": "evenkeel.spec",
+    "compare": "evenkeel.tools",
+    "convert": "evenkeel.tools",
     "errors": None,
     "inspect": "evenkeel.tools",
     "kernels": None,
     "nn": None,
+    "port": "evenkeel.tools",
     "reference": None,
 }
 

@@ -89,7 +89,9 @@ def test_version():
     assert (done.output, done.exit_code) == (f"evenkeel {evenkeel.__version__}\n", 0)
 
 
-@pytest.mark.parametrize("args", [[], ["study"], ["inspect"], ["explain"]])
+@pytest.mark.parametrize(
+    "args", [[], ["study"], ["inspect"], ["convert"], ["compare"], ["explain"]]
+)
 def test_help_fits_and_has_examples(args):
     done = run(*args, "--help")
     assert done.exit_code == 0
@@ -372,7 +374,7 @@ def test_a_full_disk_gives_one_message(args):
 
 def test_the_examples_of_the_help_name_real_options():
     root = Path(evenkeel.__file__).parent / "cli"
-    for name in ("_inspect", "_explain"):
+    for name in ("_inspect", "_convert", "_compare", "_explain"):
         text = (root / f"{name}.py").read_text()
         examples = [
             line.strip() for line in text.splitlines() if line.startswith("        evenkeel")

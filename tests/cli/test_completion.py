@@ -19,7 +19,7 @@ from evenkeel.kernels._contract import FLOATS
 from evenkeel.study._data._formats import FORMS
 from evenkeel.study.sections import SECTIONS
 
-COMMANDS = ["study", "inspect", "explain"]
+COMMANDS = ["study", "inspect", "convert", "compare", "explain"]
 
 
 def environment(shell: str, line: str) -> dict[str, str]:
@@ -77,6 +77,9 @@ def data(tmp_path, monkeypatch):
         ("evenkeel inspect --js", ["--json"]),
         ("evenkeel inspect ", []),  # the shell itself completes paths
         ("evenkeel inspect mo", []),
+        ("evenkeel convert a.pt b --to ", ["torch", "keras", "flax", "onnx"]),
+        ("evenkeel convert a.pt b --kind x=em", ["x=embedding"]),
+        ("evenkeel compare a.keras b.keras --backend-b ja", ["jax"]),
         ("evenkeel study --qu", ["--quick"]),
         ("evenkeel study --out ", []),
     ],

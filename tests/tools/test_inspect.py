@@ -207,7 +207,7 @@ def test_a_checkpoint_says_what_it_does_not_store(tmp_path):
         assert (row.parameters, row.buffers) == (live.parameters, live.buffers)
     assert codes(report) == [("warning", "16-bit-statistics")]
     assert report.remarks == ("read from model", "not looked at: epoch")
-    assert "not stored in a state dict" in str(report)
+    assert "not stored with the weights" in str(report)
     assert "not stored" not in str(inspect(model))
     other = inspect(str(tmp_path / "a.safetensors"))
     assert (other.rows, other.findings) == (report.rows, report.findings)
@@ -305,7 +305,7 @@ def test_the_layer_itself_can_be_inspected():
 
 @pytest.mark.parametrize("thing", [3, None, np.ones(3), nn.BatchNorm1d])
 def test_other_things_are_refused(thing):
-    with pytest.raises(InputError, match="no torch module"):
+    with pytest.raises(InputError, match="no model of torch"):
         inspect(thing)
 
 

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from evenkeel.cli._command import Command, Group, as_command
+from evenkeel.cli._compare import compare
+from evenkeel.cli._convert import convert
 from evenkeel.cli._explain import explain
 from evenkeel.cli._inspect import inspect
 from evenkeel.cli._study import study
@@ -24,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (study, inspect, explain):
+for _verb in (study, inspect, convert, compare, explain):
     app.command(cls=Command)(as_command(_verb))
 
 

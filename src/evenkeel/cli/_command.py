@@ -27,6 +27,15 @@ PIPE_CLOSED: Final = 141  # 128 + SIGPIPE
 #: Package that may be missing -> the extra of evenkeel that brings it.
 _EXTRAS: Final = {
     "torch": "torch",
+    "flax": "flax",
+    "h5py": "formats",
+    "jax": "flax",
+    "keras": "keras",
+    "ml_dtypes": "formats",
+    "msgpack": "formats",
+    "onnx": "formats",
+    "onnxruntime": "onnx",
+    "orbax": "flax",
     "jinja2": "study",
     "joblib": "study",
     "msgspec": "study",

@@ -20,6 +20,7 @@ SECTIONS: Final = (
     "scale-and-shift",
     "small-batches",
     "train-vs-inference",
+    "frameworks",
 )
 #: What the study's --data begins with, and what it means.
 KINDS: Final = {
@@ -30,6 +31,26 @@ KINDS: Final = {
 }
 DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 DTYPES: Final = ("float16", "bfloat16", "float32", "float64")
+#: Whose checkpoints are written.
+FRAMEWORKS: Final = ("torch", "keras", "flax", "onnx")
+#: Backends of Keras that train.
+BACKENDS: Final = ("tensorflow", "jax", "torch")
+#: What a layer can be.
+LAYER_KINDS: Final = (
+    "dense",
+    "conv",
+    "conv_transpose",
+    "embedding",
+    "layer_norm",
+    "group_norm",
+    "batch_norm",
+    "prelu",
+    "lstm",
+    "gru",
+    "simple_rnn",
+    "normalization",
+    "rescaling",
+)
 #: Shells that typer writes completion for.
 SHELLS: Final = ("bash", "zsh", "fish", "powershell", "pwsh")
 _OPTIONS: Final = frozenset({"--install-completion", "--show-completion"})
@@ -43,6 +64,22 @@ def complete_device() -> list[str]:
 def complete_dtype() -> list[str]:
     """Element types that batch normalization is defined for."""
     return list(DTYPES)
+
+
+def complete_framework() -> list[str]:
+    """Frameworks that ``convert`` writes for."""
+    return list(FRAMEWORKS)
+
+
+def complete_backend() -> list[str]:
+    """Backends of Keras; which of them are installed, only Python could say."""
+    return list(BACKENDS)
+
+
+def complete_kind(incomplete: str) -> list[str]:
+    """Kinds of layers behind a pattern and its equals sign."""
+    pattern, equals, _ = incomplete.rpartition("=")
+    return [f"{pattern}={kind}" for kind in LAYER_KINDS] if equals else []
 
 
 def complete_sections(incomplete: str) -> list[str]:

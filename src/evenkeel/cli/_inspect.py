@@ -15,8 +15,9 @@ def inspect(
         str,
         typer.Argument(
             metavar="PATH|MODULE:CALLABLE",
-            help="A .safetensors or .pt file, or a function without arguments that returns a "
-            "torch model; its module is looked for in the current directory, too.",
+            help="A checkpoint (.safetensors, .pt, .keras, .h5, .msgpack, Orbax, .onnx, .npz), or "
+            "a function without arguments that returns a model of torch, Keras, Flax or ONNX; "
+            "its module is looked for in the current directory, too.",
         ),
     ],
     as_json: Annotated[  # noqa: FBT002 - typer makes an option of it
@@ -31,7 +32,7 @@ def inspect(
     Examples:
         evenkeel inspect model.safetensors
 
-        evenkeel inspect checkpoint.pt --json
+        evenkeel inspect model.keras --json
 
         evenkeel inspect torchvision.models:resnet18
     """

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from evenkeel.errors import InputError, explain
 from evenkeel.tools._describe import describe
+from evenkeel.tools._inspect_network import framework_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from torch import nn
 
 _WRITE_ONE: Final = "write a function without arguments that returns the model, and name that"
 #: Names listed in a message, and lines kept of an error of the user's code.
@@ -28,29 +27,36 @@ _LISTED: Final = 8
 _LINES: Final = 12
 
 
-def load_target(text: str) -> Path | nn.Module:
-    """The file of that name, or what ``module:callable`` returns.
+def load_target(text: str) -> Any:  # noqa: ANN401 - a path, or a model of any framework
+    """The file of that name, or the model that ``module:callable`` returns.
 
     Raises:
         InputError: no such module or callable, it raised an exception, or it returned
-            something else than a torch module.
+            something else than a model.
     """
-    module, colon, attribute = text.partition(":")
-    if Path(text).exists() or not colon:
+    if Path(text).exists() or ":" not in text:
         _refuse_source(text)
         return Path(text)
+    return load_model(text)
+
+
+def load_model(text: str) -> Any:  # noqa: ANN401 - of any framework
+    """The model that ``module:callable`` is or returns.
+
+    Raises:
+        InputError: as :func:`load_target`.
+    """
+    module, _, attribute = text.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
         why = "it is no file that exists, and no dotted module, a colon and a name either"
         _refuse(text, text, why, "write e.g. mypackage.models:build, without a path or .py")
-    import torch.nn  # before the user's module, so that a missing torch is named as such
-
     # What the user's code prints must not mix with --json.
     with redirect_stdout(sys.stderr):
         found = _find(text, module, attribute)
-        built = found if isinstance(found, torch.nn.Module) else _call(text, found)
-    if isinstance(built, torch.nn.Module):
+        built = found if framework_of_model(found) else _call(text, found)
+    if framework_of_model(built):
         return built
-    why = "it is no torch.nn.Module"
+    why = "it is no model of torch, Keras, Flax or ONNX"
     return _refuse(text, describe(built), why, "let the function return the model")
 
 

@@ -22,7 +22,7 @@ _MODELS: Final = (
 )
 
 
-def open_network(model: Any) -> Network:  # noqa: ANN401 - whatever the user has
+def open_network(model: Any) -> Network:
     """The network interface of a live model.
 
     Args:

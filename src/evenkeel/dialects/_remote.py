@@ -156,7 +156,7 @@ class RemoteNetwork:
         elif self._host.alive:
             self._host.ask(_close, self._key)
 
-    def _call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401 - what it returns
+    def _call(self, method: str, *arguments: object) -> Any:
         return self._host.ask(_run, self._key, method, arguments)
 
     def _read(self, layer: str, role: str) -> NDArray[Any]:
@@ -193,7 +193,7 @@ class _Host:
             max_workers=1, mp_context=get_context("spawn"), initializer=_end_with_parent
         )
 
-    def ask(self, function: Any, *arguments: object) -> Any:  # noqa: ANN401 - any of this module
+    def ask(self, function: Any, *arguments: object) -> Any:
         """Run one of the functions below in the child."""
         if not self.alive:
             raise InputError(
@@ -265,7 +265,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _guarded(function: Any, arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401 - what it returns
+def _guarded(function: Any, arguments: tuple[Any, ...]) -> Any:
     try:
         return function(*arguments)
     except Exception as error:  # noqa: BLE001 - every one belongs to the parent
@@ -308,7 +308,7 @@ def _close(key: int) -> None:
     _known.pop(key, None)
 
 
-def _run(key: int, method: str, arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401 - likewise
+def _run(key: int, method: str, arguments: tuple[Any, ...]) -> Any:
     return getattr(_network(key), method)(*arguments)
 
 

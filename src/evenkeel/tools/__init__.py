@@ -1,6 +1,37 @@
 """Verbs on live models and checkpoints; one private file each."""
 
+from evenkeel.tools._compare import compare
+from evenkeel.tools._compare_records import Cause, Comparison, ComparisonRow
+from evenkeel.tools._convert import convert
+from evenkeel.tools._convert_compare import ComparedArray, FileComparison, compare_files
+from evenkeel.tools._convert_records import Conversion, Converted, LeftOut, Setting
 from evenkeel.tools._inspect import inspect
+from evenkeel.tools._inspect_counts import Count
 from evenkeel.tools._inspect_records import Finding, Inspection, LayerRow, Range
+from evenkeel.tools._port import port
+from evenkeel.tools._port_records import Port, Proof, SettingDifference
 
-__all__ = ["Finding", "Inspection", "LayerRow", "Range", "inspect"]
+__all__ = [
+    "Cause",
+    "ComparedArray",
+    "Comparison",
+    "ComparisonRow",
+    "Conversion",
+    "Converted",
+    "Count",
+    "FileComparison",
+    "Finding",
+    "Inspection",
+    "LayerRow",
+    "LeftOut",
+    "Port",
+    "Proof",
+    "Range",
+    "Setting",
+    "SettingDifference",
+    "compare",
+    "compare_files",
+    "convert",
+    "inspect",
+    "port",
+]

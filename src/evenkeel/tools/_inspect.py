@@ -12,8 +12,13 @@ import numpy as np
 
 from evenkeel import checkpoints
 from evenkeel.dialects import torch as dialect
+from evenkeel.dialects._open import open_network
 from evenkeel.errors import EvenkeelError, InputError, explain
+from evenkeel.tools._convert_formats import dialect_of, framework_of
+from evenkeel.tools._convert_settings import stored_specs
 from evenkeel.tools._describe import describe
+from evenkeel.tools._inspect_counts import count
+from evenkeel.tools._inspect_network import class_of, framework_of_model, subjects_of
 from evenkeel.tools._inspect_records import Finding, Inspection, LayerRow, Mode, Range
 from evenkeel.tools._inspect_rules import Subject, judge
 
@@ -26,21 +31,23 @@ T = TypeVar("T")
 _ARRAYS = ("weight", "bias", "running_mean", "running_var")
 
 
-def inspect(model_or_path: nn.Module | str | os.PathLike[str] | Mapping[str, Any]) -> Inspection:
+def inspect(model_or_path: object) -> Inspection:
     """List the batch-norm layers of a model, a checkpoint or a state dict, with what is suspicious.
 
     Nothing is run and nothing is changed: not the mode, no counter, no random state.
 
     Args:
-        model_or_path: a torch model; the path of a ``.safetensors`` or ``.pt`` file; or a
+        model_or_path: a model of torch, Keras, Flax (an NNX module, or a pair of a Linen module
+            and its variables) or ONNX; the path of any checkpoint that is read here; or a torch
             state dict. A layer that a model uses in several places is listed once.
 
     Returns:
-        The rows and findings. Momentum is listed as stored (torch's weighs the new value).
+        The rows and findings. Momentum is listed as stored, with the side that it weighs: the
+        new value in torch, the stored one in Keras, Flax and ONNX.
 
     Raises:
         FileError: the file cannot be used.
-        InputError: the argument is none of the three.
+        InputError: the argument is none of these.
 
     Example:
         >>> from torch import nn
@@ -49,20 +56,22 @@ def inspect(model_or_path: nn.Module | str | os.PathLike[str] | Mapping[str, Any
         (8, 'momentum')
     """
     if isinstance(model_or_path, str | os.PathLike):
-        return _inspect_file(Path(model_or_path))
+        return _inspect_file(Path(cast("str", model_or_path)))
     if isinstance(model_or_path, Mapping):
-        return _inspect_arrays("state dict", model_or_path, ())
-    from torch import nn
-
-    model = cast("object", model_or_path)
-    if isinstance(model, nn.Module):
-        return _inspect_model(model)
+        arrays = cast("Mapping[str, Any]", model_or_path)
+        return _inspect_arrays("state dict", arrays, ())
+    framework = framework_of_model(model_or_path)
+    if framework == "torch":
+        return _inspect_model(cast("nn.Module", model_or_path))
+    if framework:
+        return _inspect_live(model_or_path)
     raise InputError(
         explain(
             asked="inspect batch-norm layers",
-            got=describe(model),
-            why="it is no torch module, no path of a checkpoint, and no state dict",
-            do="pass the model itself, or the path of a .safetensors or .pt file",
+            got=describe(model_or_path),
+            why="it is no model of torch, Keras, Flax or ONNX, no path of a checkpoint, and no "
+            "state dict",
+            do="pass the model itself, or the path of a checkpoint",
         )
     )
 
@@ -78,7 +87,34 @@ def _inspect_model(model: nn.Module) -> Inspection:
         for subject, troubles in looked
         for finding in (*troubles, *judge(replace(subject, fresh=fresh)))
     ]
-    return Inspection(type(model).__name__, tuple(rows), tuple(findings))
+    counts = count(subject.spec for subject in subjects if subject.spec is not None)
+    return Inspection(type(model).__name__, tuple(rows), tuple(findings), counts=counts)
+
+
+def _inspect_live(model: object) -> Inspection:
+    """A model whose dialect reads it as a whole."""
+    network = open_network(model)
+    try:
+        framework = network.framework.partition(" ")[0]
+        subjects = subjects_of(network.layers(), framework, live=True)
+    finally:
+        network.close()
+    subject = model[0] if isinstance(model, tuple) else model
+    return _inspect_subjects(type(subject).__name__, subjects, framework)
+
+
+def _inspect_subjects(
+    source: str, subjects: list[Subject], framework: str, remarks: tuple[str, ...] = ()
+) -> Inspection:
+    # Where each call says whether it trains, a model without data is one that was just built.
+    fresh = all(s.mode in {"train", "call"} and not s.has_seen_data for s in subjects)
+    findings = [f for subject in subjects for f in judge(replace(subject, fresh=fresh))]
+    rows = [
+        _row(s, "batch norm" if s.mode is None else class_of(s.spec, framework), None)
+        for s in subjects
+    ]
+    counts = count(subject.spec for subject in subjects if subject.spec is not None)
+    return Inspection(source, tuple(rows), tuple(findings), remarks, framework, counts)
 
 
 def _look(name: str, module: nn.Module) -> tuple[Subject, list[Finding]]:
@@ -97,20 +133,35 @@ def _inspect_file(path: Path) -> Inspection:
         remarks.append(f"read from {', '.join(checkpoint.parts)}")
     if checkpoint.left:
         remarks.append(f"not looked at: {', '.join(checkpoint.left)}")
-    return _inspect_arrays(str(path), checkpoint.arrays, tuple(remarks))
+    framework = framework_of(checkpoint)
+    if framework == "torch":
+        specs = stored_specs(checkpoint)
+        return _inspect_arrays(str(path), checkpoint.arrays, tuple(remarks), specs)
+    network = dialect_of(framework).read_network(checkpoint)
+    subjects = subjects_of(network.layers, framework, live=False)
+    return _inspect_subjects(str(path), subjects, framework, (*remarks, *network.remarks))
 
 
-def _inspect_arrays(source: str, arrays: Mapping[str, Any], remarks: tuple[str, ...]) -> Inspection:
+def _inspect_arrays(
+    source: str,
+    arrays: Mapping[str, Any],
+    remarks: tuple[str, ...],
+    specs: Mapping[str, Spec] | None = None,
+) -> Inspection:
     rows: list[LayerRow] = []
     findings: list[Finding] = []
+    found: list[Spec] = []
     for name in dialect.find_layers(arrays):
         layer, troubles = _attempt(name, lambda name=name: dialect.read_layer(arrays, name))
         subject = Subject(name, None, None, None)
         if layer is not None:
-            subject = Subject(name, layer.spec, layer.state, None, layer.assumed)
+            told = (specs or {}).get(name)
+            assumed = layer.assumed if told is None else ()
+            subject = Subject(name, told or layer.spec, layer.state, None, assumed)
+            found.append(subject.spec or layer.spec)
         rows.append(_row(subject, "batch norm", None))
         findings += [*troubles, *judge(subject)]
-    return Inspection(source, tuple(rows), tuple(findings), remarks)
+    return Inspection(source, tuple(rows), tuple(findings), remarks, counts=count(found))
 
 
 def _attempt(name: str, read: Callable[[], T]) -> tuple[T | None, list[Finding]]:

@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from evenkeel.spec import Momentum
+    from evenkeel.tools._inspect_counts import Count
 
 Severity: TypeAlias = Literal["error", "warning", "note"]
-Mode: TypeAlias = Literal["train", "eval", "frozen"]
+#: ``"call"``: every call of the layer says whether it trains, as in Keras.
+Mode: TypeAlias = Literal["train", "eval", "frozen", "call"]
 
 
 class Range(NamedTuple):
@@ -64,13 +66,16 @@ class Inspection:
     """The batch-norm layers of a model or checkpoint, and what is suspicious about them.
 
     ``str()`` gives a table at most 80 columns wide; rich consoles print it in colour.
-    ``remarks`` says what a file held beside the layers.
+    ``remarks`` says what a file held beside the layers, ``framework`` whose conventions the rows
+    are in, ``counts`` how many parameters each framework would report for these layers.
     """
 
     source: str
     rows: tuple[LayerRow, ...]
     findings: tuple[Finding, ...]
     remarks: tuple[str, ...] = ()
+    framework: str = "torch"
+    counts: tuple[Count, ...] = ()
 
     @property
     def suspicious(self) -> bool:

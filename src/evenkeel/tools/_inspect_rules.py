@@ -13,7 +13,7 @@ from evenkeel.tools._inspect_records import Finding, Mode, Severity
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from evenkeel.spec import Spec, State
+    from evenkeel.spec import Momentum, Spec, State
 
 #: A channel whose variance is below this share of eps comes out with less than a tenth of unit
 #: spread, sqrt(v / (v + eps)) < 0.1: eps decides about it, and not the data.
@@ -30,11 +30,14 @@ TINY_SCALE_SHARE: Final = 0.5
 LARGE_MOMENTUM: Final = 0.9
 #: Keras's default; right for weights that were trained with it, and a slip elsewhere.
 KERAS_EPS: Final = 1e-3
+#: Everybody else's default; in Keras it is right for weights that came from there.
+USUAL_EPS: Final = 1e-5
 #: Folded to x * a + b, as inference engines do, float32 loses digits in proportion to
 #: |mean| / std: at 1e3 the output is off by 1e3 * 2^-24 = 6e-5 of its spread.
 CANCELLATION: Final = 1e3
-#: What a state dict does not store, taken for the two rules that compare with the variance.
-DEFAULT_EPS: Final = 1e-5
+#: What weights alone do not store, taken for the two rules that compare with the variance.
+DEFAULT_EPS: Final = {"torch": 1e-5, "keras": 1e-3, "flax": 1e-5, "onnx": 1e-5}
+_NAMES: Final = {"torch": "torch", "flax": "Flax", "onnx": "ONNX"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Subject:
     assumed: tuple[str, ...] = ()
     #: The whole model is in training and no layer has seen a batch.
     fresh: bool = False
+    #: Whose conventions and defaults the layer's user has in mind.
+    framework: str = "torch"
 
     def array(self, name: str) -> NDArray[np.float64] | None:
         """One array in float64, with its non-finite values."""
@@ -62,8 +67,9 @@ class Subject:
 
     @property
     def eps(self) -> float:
-        """The layer's eps, or torch's default where it is not known."""
-        return self.spec.eps if self.spec and "eps" not in self.assumed else DEFAULT_EPS
+        """The layer's eps, or its framework's default where it is not known."""
+        known = self.spec is not None and "eps" not in self.assumed
+        return self.spec.eps if self.spec and known else DEFAULT_EPS[self.framework]
 
     @property
     def tracks(self) -> bool:
@@ -189,24 +195,48 @@ def _momentum(subject: Subject) -> Found:
             text = "momentum=None with counter 0: the next batch replaces the statistics"
             yield "warning", "counter-reset", text
     elif not 0 <= value <= 1:
-        text = f"momentum {value:g} is outside [0, 1]: the running average can diverge"
+        text = (
+            f"momentum {spec.momentum.value:g} is outside [0, 1]: the running average can diverge"
+        )
         yield "warning", "momentum", text
-    elif value >= LARGE_MOMENTUM:
-        text = f"momentum {value:g} weighs the new batch here; in Keras and Flax it weighs the old"
-        yield "warning", "momentum", text
+    elif np.float32(value) >= np.float32(LARGE_MOMENTUM):  # ONNX stores no more digits
+        yield "warning", "momentum", _flipped(spec.momentum)
     elif value == 0:
-        yield "note", "momentum", "momentum 0: the running statistics never move"
+        text = f"momentum {spec.momentum.value:g}: the running statistics never move"
+        yield "note", "momentum", text
+
+
+def _flipped(momentum: Momentum) -> str:
+    """A momentum that looks as if it were meant for the other side."""
+    if momentum.weighs == "new":
+        rest = "weighs the new batch here; in Keras and Flax it weighs the old"
+    else:
+        rest = "weighs the stored statistics here; in torch it weighs the new batch"
+    return f"momentum {momentum.value:g} {rest}"
 
 
 def _eps(subject: Subject) -> Found:
     if subject.spec is None or "eps" in subject.assumed:
         return
-    if subject.spec.eps == 0:
+    eps = subject.spec.eps
+    if eps == 0:
         # In training torch raises; in inference only a constant channel comes to harm.
-        severity = "error" if subject.mode == "train" else "warning"
-        yield severity, "eps", "eps 0: torch refuses to train, and a constant channel gives NaN"
-    elif subject.spec.eps == KERAS_EPS:
-        yield "note", "eps", f"eps {KERAS_EPS:g} is Keras's default; torch's is 1e-05"
+        torch = subject.framework == "torch"
+        severity = "error" if torch and subject.mode == "train" else "warning"
+        also = "torch refuses to train, and " if torch else ""
+        yield severity, "eps", f"eps 0: {also}a constant channel gives NaN"
+    elif subject.framework == "keras":
+        if _equal(eps, USUAL_EPS):
+            text = f"eps {USUAL_EPS:g} is the default of torch and Flax; Keras's is {KERAS_EPS:g}"
+            yield "note", "eps", text
+    elif _equal(eps, KERAS_EPS):
+        own = _NAMES.get(subject.framework, "torch")
+        yield "note", "eps", f"eps {KERAS_EPS:g} is Keras's default; {own}'s is {USUAL_EPS:g}"
+
+
+def _equal(one: float, two: float) -> bool:
+    """Whether they are the same number in float32, which is all that an ONNX file holds."""
+    return bool(np.float32(one) == np.float32(two))
 
 
 def _settings(subject: Subject) -> Found:

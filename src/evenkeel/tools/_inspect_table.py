@@ -12,12 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from evenkeel.tools._inspect_counts import Count
     from evenkeel.tools._inspect_records import Finding, Inspection, LayerRow, Range
 
 WIDTH: Final = 80
 _UNKNOWN: Final = "?"
-_NOT_STORED: Final = "?: not stored in a state dict; the code that builds the model sets it"
+_NOT_STORED: Final = "?: not stored with the weights; the code that builds the model sets it"
 _STYLES: Final = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_FRAMEWORKS: Final = {"torch": "torch", "keras": "Keras", "flax": "Flax", "onnx": "ONNX"}
 _MARKS: Final = {"error": "error", "warning": "warn", "note": "note"}
 #: Layers named in a finding that many share.
 _NAMED: Final = 3
@@ -25,21 +29,28 @@ _NAMED: Final = 3
 
 def to_text(report: Inspection) -> str:
     """The report without colour, at most :data:`WIDTH` columns wide."""
+    return plain_text(render(report))
+
+
+def plain_text(content: RenderableType) -> str:
+    """What rich prints, without colour, at most :data:`WIDTH` columns wide."""
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, color_system=None, force_terminal=False)
-    console.print(render(report))
+    console.print(content)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
 def render(report: Inspection) -> Group:
     """The report for a rich console."""
     parts: list[Text | Table] = [Text(_title(report), style="bold")]
-    parts += [Text(_printable(remark)) for remark in report.remarks]
+    parts += [Text(printable(remark)) for remark in report.remarks]
     if report.rows:
         parts += [Text(""), _settings_table(report.rows)]
         if any(map(_is_stored, report.rows)):
             parts.append(Text(_NOT_STORED, style="dim"))
         parts += [Text(""), _layer_table(report)]
+    if report.counts:
+        parts += [Text(""), _counts_table(report.counts)]
     if report.findings:
         parts += [Text(""), _findings_table(report.findings)]
     return Group(*parts)
@@ -47,19 +58,30 @@ def render(report: Inspection) -> Group:
 
 def _title(report: Inspection) -> str:
     rows = report.rows
-    source = _printable(report.source)
+    source = printable(report.source)
     if not rows:
         return f"{source}: no batch-norm layers"
-    parameters, buffers = (sum(getattr(r, key) for r in rows) for key in ("parameters", "buffers"))
-    counts = f"{_counted(parameters, 'parameter')}, {_counted(buffers, 'buffer value')}"
-    return f"{source}: {_counted(len(rows), 'batch-norm layer')}, {counts}"
+    return f"{source}: {counted(len(rows), 'batch-norm layer')}, {_numbers(report)}"
 
 
-def _counted(number: int, noun: str) -> str:
+def _numbers(report: Inspection) -> str:
+    """Parameters of the layers, as the framework that they live in reports them."""
+    own = next((c for c in report.counts if c.framework == report.framework), None)
+    if report.framework == "torch" or own is None:
+        numbers = (sum(getattr(r, key) for r in report.rows) for key in ("parameters", "buffers"))
+        parameters, buffers = numbers
+        return f"{counted(parameters, 'parameter')}, {counted(buffers, 'buffer value')}"
+    beside = f", {own.beside} in batch_stats" if own.beside else ""
+    return f"{counted(own.parameters, 'parameter')} ({own.trained} trained){beside}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where needed."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
+    """An empty table in the style of all reports."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -67,8 +89,8 @@ def _table(*columns: str) -> Table:
 
 
 def _settings_table(rows: tuple[LayerRow, ...]) -> Table:
-    headers = ("set", "kind", "eps", "momentum", "affine", "variance", "mode", "dtype", "layers")
-    table = _table(*headers)
+    headers = ("set", "kind", "eps", "momentum", "affine", "variance", "mode", "dtype", "n")
+    table = new_table(*headers)
     for letter, (settings, count) in _groups(rows).items():
         table.add_row(letter, *map(Text, settings), str(count))
     return table
@@ -86,7 +108,7 @@ def _settings(row: LayerRow) -> tuple[str, ...]:
     eps = _UNKNOWN if row.eps is None else f"{row.eps:g}"
     dtypes = dict.fromkeys(filter(None, (row.parameter_dtype, row.statistics_dtype)))
     return (
-        _printable(row.kind),
+        printable(row.kind),
         eps,
         _momentum(row),
         "+".join(name[0] for name in row.affine) or "none",
@@ -119,7 +141,7 @@ def _letters(index: int) -> str:
 
 def _layer_table(report: Inspection) -> Table:
     headers = ("layer", "set", "C", "gamma", "beta", "mean", "variance", "seen", "mark")
-    table = _table(*headers)
+    table = new_table(*headers)
     for name in ("C", "seen"):
         table.columns[headers.index(name)].justify = "right"
     letters = {settings: letter for letter, (settings, _) in _groups(report.rows).items()}
@@ -135,6 +157,17 @@ def _layer_table(report: Inspection) -> Table:
             "-" if row.batches is None else str(row.batches),
             Text(_MARKS.get(severity, ""), style=_STYLES.get(severity, "")),
         )
+    return table
+
+
+def _counts_table(counts: tuple[Count, ...]) -> Table:
+    """The numbers of parameters, which differ though the layers are the same."""
+    table = new_table("counted by", "parameters", "trained", "beside", "why")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for row in counts:
+        numbers = map(str, (row.parameters, row.trained, row.beside))
+        table.add_row(_FRAMEWORKS[row.framework], *numbers, row.why)
     return table
 
 
@@ -165,19 +198,19 @@ def _findings_table(findings: tuple[Finding, ...]) -> Table:
         for finding in findings:
             if finding.severity == severity:
                 layers[severity, finding.text].append(finding.layer)
-    table = _table("mark", "layer", "evidence")
+    table = new_table("mark", "layer", "evidence")
     for (severity, text), names in layers.items():
         named = ", ".join(map(_name, names[:_NAMED]))
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         mark = Text(_MARKS[severity], style=_STYLES[severity])
-        table.add_row(mark, Text(named + more), Text(_printable(text)))
+        table.add_row(mark, Text(named + more), Text(printable(text)))
     return table
 
 
 def _name(name: str) -> str:
-    return _printable(name) or "(top)"
+    return printable(name) or "(top)"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Names come from files; control characters in them must not reach the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -51,7 +51,7 @@ def write_arrays() -> dict[str, str]:
 
 
 def write_flax() -> dict[str, str]:
-    import flax  # noqa: TID251 - it writes the golden
+    import flax
     import orbax.checkpoint as ocp
 
     values = arrays()
@@ -102,7 +102,7 @@ def write_onnx() -> dict[str, str]:
 
 def write_keras() -> dict[str, str]:
     os.environ["KERAS_BACKEND"] = "jax"
-    import keras  # noqa: TID251 - it writes the golden
+    import keras
 
     model = keras.Sequential(
         [

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from evenkeel.checkpoints import StoredArray
 
 
-def dtype_name(dtype: Any) -> str:  # noqa: ANN401 - whatever JAX takes as a dtype
+def dtype_name(dtype: Any) -> str:
     """Name of an element type, such as ``"bfloat16"``."""
     import jax.numpy as jnp
 
     return jnp.dtype(dtype).name
 
 
-def to_numpy(array: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - a jax.Array or NumPy's
+def to_numpy(array: Any, name: str) -> NDArray[Any]:
     """The values, copied to the host; bfloat16 widened to float32, which is exact.
 
     Raises:
@@ -41,13 +41,13 @@ def to_numpy(array: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - a jax.Arr
     return values
 
 
-def stored_array(array: Any, name: str) -> StoredArray:  # noqa: ANN401 - as to_numpy
+def stored_array(array: Any, name: str) -> StoredArray:
     """A live array as one with its own element type."""
     values = to_numpy(array, name)
     return stored(values, np.dtype(array.dtype).name)
 
 
-def only_array(output: Any) -> Any:  # noqa: ANN401 - a jax.Array
+def only_array(output: Any) -> Any:
     """A network's output, which has to be one array.
 
     Raises:
@@ -107,7 +107,7 @@ def unknown_layer(name: str, known: Iterable[str]) -> InputError:
     )
 
 
-def _no_values(array: Any, name: str, why: str) -> InputError:  # noqa: ANN401
+def _no_values(array: Any, name: str, why: str) -> InputError:
     return InputError(
         explain(
             asked=f"read the values of {name or 'an array'}",

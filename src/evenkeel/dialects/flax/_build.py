@@ -43,7 +43,7 @@ def build_module(
     kind: type[Any] | None = None,
     *,
     inference_only: bool = False,
-) -> Any:  # noqa: ANN401 - a layer of the kind
+) -> Any:
     """Build a layer that means what ``spec`` and ``state`` say.
 
     A description that does not come from Flax gets ``use_fast_variance=False``: the exact
@@ -166,7 +166,11 @@ def _dtypes(spec: Spec) -> list[Unsayable]:
 
 def _frozen(spec: Spec, *, is_linen: bool, says_more: bool) -> list[Unsayable]:
     found: list[Unsayable] = []
-    if spec.affine_frozen and is_linen:
+    if spec.affine_frozen and not (spec.scale or spec.offset):
+        why = "the layer has neither scale nor offset, so that nothing says it"
+        do = "nothing; no computation reads it"
+        found.append(Unsayable("affine_frozen", True, why, do, "none"))  # noqa: FBT003 - the value
+    elif spec.affine_frozen and is_linen:
         why = "whatever is in the params of a Linen model is trained"
         do = "leave the layer out in the optimizer (optax.masked), or use an NNX layer"
         found.append(Unsayable("affine_frozen", True, why, do, "training"))  # noqa: FBT003
@@ -182,7 +186,7 @@ def _calls(spec: Spec) -> list[Unsayable]:
     if spec.masked:
         why = "Flax takes the mask in each call, the layer does not hold it"
         do = "pass mask= wherever the model calls the layer, then convert with masked=False"
-        found.append(Unsayable("masked", True, why, do, "training"))  # noqa: FBT003
+        found.append(Unsayable("masked", True, why, do, "training"))  # noqa: FBT003 - the value
     if spec.synchronized and not spec.options.get("axis_name"):
         why = "Flax synchronizes over a named axis, and none is named"
         do = 'give the description options={"axis_name": ...}, the name in jax.pmap or shard_map'
@@ -250,7 +254,7 @@ def _arguments(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _nnx(spec: Spec, state: State, kind: type[Any], arguments: dict[str, Any]) -> Any:  # noqa: ANN401
+def _nnx(spec: Spec, state: State, kind: type[Any], arguments: dict[str, Any]) -> Any:
     from flax import nnx
 
     running = bool(spec.options.get("use_running_average", False))

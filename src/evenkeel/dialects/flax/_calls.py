@@ -39,7 +39,7 @@ class Recorder:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - what the layer returns
+    ) -> Any:
         """Call a layer's function and record it; ``axis`` is where its features are."""
         if self.inside:
             return function(*args, **kwargs)
@@ -49,11 +49,11 @@ class Recorder:
 
     def run_sequence(
         self,
-        module: Any,  # noqa: ANN401 - an RNN of NNX or Linen
+        module: Any,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - what the layer returns
+    ) -> Any:
         """Call a recurrent layer, and record it under the name of its cell."""
         if self.inside:
             return function(*args, **kwargs)
@@ -76,7 +76,7 @@ class Recorder:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - what the cell returns
+    ) -> Any:
         """Call one step of a recurrent cell: (carry, inputs) to (carry, output)."""
         output = function(*args, **kwargs)
         self.cell = layer
@@ -88,8 +88,8 @@ class Recorder:
         self,
         layer: str,
         axis: int,
-        given: Any,  # noqa: ANN401 - arrays, or what is not recorded
-        output: Any,  # noqa: ANN401
+        given: Any,
+        output: Any,
         *,
         time_major: bool = False,
     ) -> None:

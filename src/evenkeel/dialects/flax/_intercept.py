@@ -46,7 +46,7 @@ class Interceptor:
         self._context.__enter__()
         return self
 
-    def __exit__(self, *error: Any) -> None:  # noqa: ANN401, PYI036 - as every context manager
+    def __exit__(self, *error: Any) -> None:  # noqa: PYI036 - as every context manager
         if self._context is not None:
             self._context.__exit__(*error)
 
@@ -55,8 +55,8 @@ class Interceptor:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        context: Any,  # noqa: ANN401 - flax.linen.module.InterceptorContext is private
-    ) -> Any:  # noqa: ANN401 - what the method returns
+        context: Any,
+    ) -> Any:
         from flax import linen
 
         module = context.module
@@ -73,7 +73,7 @@ class Interceptor:
         with _in_float64(module) if self._double else _as_is():
             return function(*args, **kwargs)
 
-    def _see(self, module: Any, name: str, args: Any, kwargs: Any) -> None:  # noqa: ANN401
+    def _see(self, module: Any, name: str, args: Any, kwargs: Any) -> None:
         if not self._train:
             require_inference(module, args, kwargs, name)
         if uses_running(module, args, kwargs):
@@ -81,11 +81,11 @@ class Interceptor:
 
     def _recorded(
         self,
-        module: Any,  # noqa: ANN401 - a Linen module
+        module: Any,
         function: Callable[..., Any],
-        *args: Any,  # noqa: ANN401 - the module's
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401 - what the layer returns
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         from flax import linen
 
         recorder, name = self._recorder, "/".join(module.path)
@@ -101,7 +101,7 @@ class Interceptor:
 
 
 @contextmanager
-def _in_float64(module: Any) -> Generator[None]:  # noqa: ANN401 - a Linen module
+def _in_float64(module: Any) -> Generator[None]:
     """Replace the element types that are fixed in a module's fields for one call.
 
     Modules are frozen, and made anew by every call of the model. A recurrent layer asks its

@@ -137,7 +137,7 @@ def _window(module: Module, shapes: Shapes) -> dict[str, Any] | None:
     }
 
 
-def _padding(padding: Any, axes: int) -> Any:  # noqa: ANN401 - a name or pairs
+def _padding(padding: Any, axes: int) -> Any:
     if isinstance(padding, str):
         return padding.lower()
     pairs = (padding,) * axes if isinstance(padding, int) else tuple(padding)

@@ -147,7 +147,7 @@ class LinenNetwork:
         import jax.numpy as jnp
         from flax.core import unfreeze
 
-        def widen(array: Any) -> Any:  # noqa: ANN401 - an array
+        def widen(array: Any) -> Any:
             floating = jnp.issubdtype(array.dtype, jnp.floating)
             return jnp.asarray(array, jnp.float64) if floating else jnp.asarray(array)
 
@@ -160,7 +160,7 @@ class LinenNetwork:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _apply(self, variables: Any, x: Any, *, train: bool) -> tuple[Any, Any]:  # noqa: ANN401
+    def _apply(self, variables: Any, x: Any, *, train: bool) -> tuple[Any, Any]:
         module = self._modes.place(self._module, train=train)
         mutable = ["batch_stats"] if train and "batch_stats" in variables else []
         output, updated = module.apply(
@@ -174,8 +174,8 @@ class LinenNetwork:
 
         if self._compiled is None:
 
-            def forward(parameters: Variables, others: Variables, x: JaxArray) -> Any:  # noqa: ANN401
-                def run(parameters: Variables) -> Any:  # noqa: ANN401 - output, statistics
+            def forward(parameters: Variables, others: Variables, x: JaxArray) -> Any:
+                def run(parameters: Variables) -> Any:
                     return self._apply({"params": parameters, **others}, x, train=True)
 
                 return jax.vjp(run, parameters, has_aux=True)
@@ -205,7 +205,7 @@ class LinenNetwork:
             self._seen, self._dropped = interceptor.modules, interceptor.dropped
             self._frozen = interceptor.running if mode else frozenset()
 
-    def _output(self, x: Any, *, train: bool) -> Any:  # noqa: ANN401 - an array
+    def _output(self, x: Any, *, train: bool) -> Any:
         return self._apply(self._variables, x, train=train)[0]
 
     def _record(self, inputs: NDArray[Any]) -> tuple[Recorder, Any]:
@@ -293,7 +293,7 @@ class LinenNetwork:
         new = _codec.parts(known.codec, arrays)
         return [(parts[part], array) for part, array in new.items()]
 
-    def _slopes(self, gradients: Any) -> dict[str, dict[str, NDArray[Any]]]:  # noqa: ANN401
+    def _slopes(self, gradients: Any) -> dict[str, dict[str, NDArray[Any]]]:
         flat: dict[Path, Any] = {
             ("params", *path): array for path, array in _flat(gradients).items()
         }
@@ -317,7 +317,7 @@ class LinenNetwork:
             if layer.kind == "batch_norm"
         }
 
-    def _set(self, path: Sequence[str], array: Any) -> None:  # noqa: ANN401 - an array
+    def _set(self, path: Sequence[str], array: Any) -> None:
         import jax.numpy as jnp
 
         *above, last = path
@@ -338,7 +338,7 @@ class LinenNetwork:
             )
 
 
-def _flat(tree: Any, path: Path = ()) -> dict[Path, Any]:  # noqa: ANN401
+def _flat(tree: Any, path: Path = ()) -> dict[Path, Any]:
     """Arrays of nested dictionaries by path, in their order."""
     from collections.abc import Mapping
 
@@ -347,7 +347,7 @@ def _flat(tree: Any, path: Path = ()) -> dict[Path, Any]:  # noqa: ANN401
     return {p: a for key, value in tree.items() for p, a in _flat(value, (*path, str(key))).items()}
 
 
-def _mutable(tree: Any) -> bool:  # noqa: ANN401 - nested dictionaries
+def _mutable(tree: Any) -> bool:
     from collections.abc import Mapping
 
     if not isinstance(tree, Mapping):

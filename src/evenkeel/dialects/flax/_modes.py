@@ -39,13 +39,13 @@ class Modes:
         """The arguments of ``__call__`` for one of the two modes."""
         return {name: value == train for name, value in self.arguments.items()}
 
-    def place(self, module: Any, *, train: bool) -> Any:  # noqa: ANN401 - a Linen module
+    def place(self, module: Any, *, train: bool) -> Any:
         """The Linen module, its fields set for one of the two modes."""
         fields = {name: value == train for name, value in self.fields.items()}
         return module.clone(**fields) if fields else module
 
 
-def find_modes(model: Any, given: Mapping[str, bool]) -> Modes:  # noqa: ANN401
+def find_modes(model: Any, given: Mapping[str, bool]) -> Modes:
     """How a model is told to train.
 
     Args:
@@ -80,12 +80,12 @@ def find_modes(model: Any, given: Mapping[str, bool]) -> Modes:  # noqa: ANN401
     return Modes(arguments, fields)
 
 
-def _is_layer(model: Any) -> bool:  # noqa: ANN401 - as find_modes
+def _is_layer(model: Any) -> bool:
     """Flax's own layer: a mode in its fields is part of what it is, such as frozen statistics."""
     return type(model).__module__.startswith("flax.")
 
 
-def one_input(model: Any, modes: Mapping[str, bool]) -> None:  # noqa: ANN401 - as find_modes
+def one_input(model: Any, modes: Mapping[str, bool]) -> None:
     """Refuse a model that needs several inputs.
 
     Raises:
@@ -110,7 +110,7 @@ def one_input(model: Any, modes: Mapping[str, bool]) -> None:  # noqa: ANN401 - 
 
 
 def uses_running(
-    layer: Any,  # noqa: ANN401 - a batch-norm layer of NNX or Linen
+    layer: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> bool:
@@ -121,7 +121,7 @@ def uses_running(
 
 
 def require_inference(
-    layer: Any,  # noqa: ANN401 - a batch-norm layer of NNX or Linen
+    layer: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     name: str,

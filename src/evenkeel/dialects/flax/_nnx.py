@@ -66,7 +66,7 @@ class NnxNetwork:
         graph, state = nnx.split(self._clone(train=False))
         arguments = self._modes.call(train=False)
 
-        def forward(x: Any) -> Any:  # noqa: ANN401 - a tracer
+        def forward(x: Any) -> Any:
             return nnx.merge(graph, state, copy=True)(x, **arguments)
 
         with computing(double=self._double):
@@ -141,7 +141,7 @@ class NnxNetwork:
     def close(self) -> None:
         """Nothing is held."""
 
-    def _forward(self, graph: Any) -> Callable[..., Any]:  # noqa: ANN401 - an nnx.GraphDef
+    def _forward(self, graph: Any) -> Callable[..., Any]:
         """The compiled forward pass of a structure, kept until the structure changes."""
         import jax
         from flax import nnx
@@ -149,12 +149,12 @@ class NnxNetwork:
         if self._compiled is None or self._compiled[0] != graph:
             arguments = self._modes.call(train=True)
 
-            def run(parameters: Any, rest: Any, x: JaxArray) -> Any:  # noqa: ANN401 - States
+            def run(parameters: Any, rest: Any, x: JaxArray) -> Any:
                 model = nnx.merge(graph, parameters, rest, copy=True)
                 output = only_array(model(x, **arguments))
                 return output, nnx.state(model, nnx.Not(nnx.Any(nnx.Param, nnx.RngState)))
 
-            def forward(parameters: Any, rest: Any, x: JaxArray) -> Any:  # noqa: ANN401
+            def forward(parameters: Any, rest: Any, x: JaxArray) -> Any:
                 return jax.vjp(functools.partial(run, rest=rest, x=x), parameters, has_aux=True)
 
             self._compiled = (graph, jax.jit(forward))
@@ -180,7 +180,7 @@ class NnxNetwork:
         mixed = len(set(modes.values())) == 2
         return frozenset(name for name, running in modes.items() if mixed and running)
 
-    def _clone(self, *, train: bool, record: bool = False) -> Any:  # noqa: ANN401 - like the model
+    def _clone(self, *, train: bool, record: bool = False) -> Any:
         from flax import nnx
 
         frozen = self._frozen()
@@ -265,14 +265,14 @@ def _gradients(found: Found) -> dict[str, NDArray[Any]]:
     return _codec.gradients(found.known.codec, own)
 
 
-def _is_floating(variable: Any) -> bool:  # noqa: ANN401 - an nnx.Variable
+def _is_floating(variable: Any) -> bool:
     """Whether the variable holds floating-point numbers."""
     import jax.numpy as jnp
 
     return bool(jnp.issubdtype(variable.dtype, jnp.floating))
 
 
-def _compute_in_float64(module: Any) -> None:  # noqa: ANN401 - an NNX module
+def _compute_in_float64(module: Any) -> None:
     import jax.numpy as jnp
 
     for name in ("dtype", "param_dtype"):
@@ -281,7 +281,7 @@ def _compute_in_float64(module: Any) -> None:  # noqa: ANN401 - an NNX module
             setattr(module, name, jnp.float64)
 
 
-def _record_calls(module: Any, name: str) -> None:  # noqa: ANN401 - an NNX module
+def _record_calls(module: Any, name: str) -> None:
     module.__class__ = _recording(type(module))
     module.evenkeel_name = name
 
@@ -291,7 +291,7 @@ def _recording(kind: type[Any]) -> type[Any]:
     """A subclass that records its calls under the name that the instance bears."""
     from flax import nnx
 
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the layer's own
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder, name = _RECORDER.get(), self.evenkeel_name
         function = functools.partial(kind.__call__, self)
         if cell_of(self) is not None:
@@ -311,13 +311,13 @@ def _recording(kind: type[Any]) -> type[Any]:
 def _without_dropout() -> type[Any]:
     from flax import nnx
 
-    def call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401, ARG001
+    def call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001 - the signature of the layer
         return inputs
 
     return type("Dropout", (nnx.Dropout,), {"__call__": call, "passes_for_base": True})
 
 
-def _remarks(model: Any) -> tuple[str, ...]:  # noqa: ANN401 - an NNX module
+def _remarks(model: Any) -> tuple[str, ...]:
     from flax import nnx
 
     active = any(isinstance(module, nnx.Dropout) and module.rate for module in modules(model))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from evenkeel.dialects._network import Network
 
 
-def open_network(model: Any) -> Network:  # noqa: ANN401 - whatever the user has
+def open_network(model: Any) -> Network:
     """The network interface of a live Flax model.
 
     How a model is told to train is looked for in the arguments of its ``__call__`` (``train``,
@@ -52,7 +52,7 @@ def open_network(model: Any) -> Network:  # noqa: ANN401 - whatever the user has
     )
 
 
-def _given(rest: tuple[Any, ...], module: Any) -> dict[str, bool]:  # noqa: ANN401 - a module
+def _given(rest: tuple[Any, ...], module: Any) -> dict[str, bool]:
     modes = rest[0] if rest else {}
     if isinstance(modes, Mapping) and all(isinstance(value, bool) for value in modes.values()):
         return dict(modes)

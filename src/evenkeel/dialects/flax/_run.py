@@ -31,7 +31,7 @@ def computing(*, double: bool) -> Generator[None]:
         yield
 
 
-def to_jax(inputs: NDArray[Any], *, double: bool) -> Any:  # noqa: ANN401 - a jax.Array
+def to_jax(inputs: NDArray[Any], *, double: bool) -> Any:
     """Inputs as the model takes them: floats in its precision, token numbers as they are."""
     import jax.numpy as jnp
 
@@ -40,7 +40,7 @@ def to_jax(inputs: NDArray[Any], *, double: bool) -> Any:  # noqa: ANN401 - a ja
     return jnp.asarray(inputs, np.float64 if double else np.float32)
 
 
-def pull_back(pull: Callable[..., Any], cotangent: JaxArray) -> Any:  # noqa: ANN401 - a tree
+def pull_back(pull: Callable[..., Any], cotangent: JaxArray) -> Any:
     """What ``pull``, of a compiled ``jax.vjp``, makes of a cotangent; compiled once for each."""
     return _compiled_pull_back()(pull, cotangent)
 
@@ -49,13 +49,13 @@ def pull_back(pull: Callable[..., Any], cotangent: JaxArray) -> Any:  # noqa: AN
 def _compiled_pull_back() -> Callable[..., Any]:
     import jax
 
-    def run(pull: Callable[..., Any], cotangent: JaxArray) -> Any:  # noqa: ANN401 - a tree
+    def run(pull: Callable[..., Any], cotangent: JaxArray) -> Any:
         return pull(cotangent)
 
     return jax.jit(run)
 
 
-def check_inputs(forward: Callable[[Any], Any], x: Any, model: type) -> None:  # noqa: ANN401
+def check_inputs(forward: Callable[[Any], Any], x: Any, model: type) -> None:
     """Refuse inputs that the model does not take, without computing anything.
 
     Raises:
@@ -81,7 +81,7 @@ def check_inputs(forward: Callable[[Any], Any], x: Any, model: type) -> None:  #
     only_array(output)
 
 
-def check_double(output: Any) -> None:  # noqa: ANN401 - a jax.Array
+def check_double(output: Any) -> None:
     """Refuse a network that was to compute in float64 and does not.
 
     Raises:

@@ -92,7 +92,7 @@ def build_module(
     *,
     rank: int | None = None,
     inference_only: bool = False,
-) -> Any:  # noqa: ANN401 - an instance of kind
+) -> Any:
     """A built layer that means what ``spec`` says and holds ``state``.
 
     Args:

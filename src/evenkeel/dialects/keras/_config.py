@@ -100,7 +100,7 @@ def write_config(spec: Spec) -> dict[str, Any]:
     return config | {key: spec.options[key] for key in OPTIONS if key in spec.options}
 
 
-def _axis(axis: Any, name: str) -> int:  # noqa: ANN401 - a number, or Keras 2's list
+def _axis(axis: Any, name: str) -> int:
     numbers = [axis] if isinstance(axis, int) else [*axis]
     if len(numbers) != 1:
         raise InputError(
@@ -139,13 +139,13 @@ def _options(config: Mapping[str, Any], class_name: str | None) -> dict[str, Any
     return options
 
 
-def _class_of(value: Any) -> str | None:  # noqa: ANN401 - a serialized object, its name or None
+def _class_of(value: Any) -> str | None:
     if isinstance(value, dict):
         return value.get("class_name")
     return value.capitalize() if isinstance(value, str) and value in {"zeros", "ones"} else value
 
 
-def _is_plain(policy: Any) -> bool:  # noqa: ANN401 - a name, or a serialized policy
+def _is_plain(policy: Any) -> bool:
     """Whether variables and computation have the same dtype, which the arrays tell."""
     if isinstance(policy, dict):
         if policy.get("class_name", "Policy") not in {"DTypePolicy", "Policy"}:

@@ -38,7 +38,7 @@ def double_precision() -> Generator[None]:
         yield
 
 
-def double(model: Any) -> Any:  # noqa: ANN401 - a keras.Model
+def double(model: Any) -> Any:
     """An independent copy of ``model`` in float64, with its arrays.
 
     Raises:
@@ -60,7 +60,7 @@ def double(model: Any) -> Any:  # noqa: ANN401 - a keras.Model
         return copy
 
 
-def _rebuild(model: Any) -> Any:  # noqa: ANN401 - a keras.Model
+def _rebuild(model: Any) -> Any:
     import keras
 
     kinds = {type(layer).__name__: type(layer) for layer in _all_layers(model)}
@@ -77,7 +77,7 @@ def _rebuild(model: Any) -> Any:  # noqa: ANN401 - a keras.Model
     return copy
 
 
-def _in_double(config: Any) -> Any:  # noqa: ANN401 - JSON values
+def _in_double(config: Any) -> Any:
     """The configuration with every floating-point dtype replaced."""
     if isinstance(config, list | tuple):
         return [_in_double(item) for item in config]
@@ -91,13 +91,13 @@ def _in_double(config: Any) -> Any:  # noqa: ANN401 - JSON values
     }
 
 
-def _all_layers(layer: Any) -> Iterator[Any]:  # noqa: ANN401 - a Keras layer
+def _all_layers(layer: Any) -> Iterator[Any]:
     yield layer
     for _, child in children(layer):
         yield from _all_layers(child)
 
 
-def _copy_marks(model: Any, copy: Any) -> None:  # noqa: ANN401 - Keras layers
+def _copy_marks(model: Any, copy: Any) -> None:
     """Names, which Keras counts up, and what is frozen.
 
     Outer layers come first, because freezing one freezes all layers in it.
@@ -108,7 +108,7 @@ def _copy_marks(model: Any, copy: Any) -> None:  # noqa: ANN401 - Keras layers
             new.trainable = old.trainable
 
 
-def _refusal(model: Any, why: str) -> InputError:  # noqa: ANN401 - a keras.Model
+def _refusal(model: Any, why: str) -> InputError:
     return InputError(
         explain(
             asked=f"copy the model {model.name!r} in float64",

@@ -160,7 +160,7 @@ def _window(config: Config) -> dict[str, Any]:
     }
 
 
-def _tuple(value: Any, rank: int = 1) -> tuple[int, ...]:  # noqa: ANN401 - int or a sequence
+def _tuple(value: Any, rank: int = 1) -> tuple[int, ...]:
     return (int(value),) * rank if isinstance(value, int) else tuple(int(n) for n in value)
 
 

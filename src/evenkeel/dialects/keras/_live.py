@@ -60,7 +60,7 @@ class LiveLayer:
         )
 
 
-def live_layers(model: Any) -> tuple[LiveLayer, ...]:  # noqa: ANN401 - a keras.Model
+def live_layers(model: Any) -> tuple[LiveLayer, ...]:
     """All layers of the model that hold arrays or are preprocessing, each once."""
     channels_first = computes_channels_first(model)
     found: list[LiveLayer] = []
@@ -76,7 +76,7 @@ def live_layers(model: Any) -> tuple[LiveLayer, ...]:  # noqa: ANN401 - a keras.
     return tuple(found)
 
 
-def known_class(layer: Any) -> str:  # noqa: ANN401 - a Keras layer
+def known_class(layer: Any) -> str:
     """Keras's class that the layer computes as; empty for a forward pass of somebody else."""
     if is_batch_norm(layer):
         return "BatchNormalization"
@@ -88,7 +88,7 @@ def known_class(layer: Any) -> str:  # noqa: ANN401 - a Keras layer
     return ""
 
 
-def computes_channels_first(model: Any) -> bool:  # noqa: ANN401 - a keras.Model
+def computes_channels_first(model: Any) -> bool:
     """Whether the layers that have a data format have channels first."""
     formats = [
         getattr(layer, "data_format", None) for _, layer in _walk(model, "", set(), inside=True)
@@ -97,7 +97,7 @@ def computes_channels_first(model: Any) -> bool:  # noqa: ANN401 - a keras.Model
 
 
 def _walk(
-    layer: Any,  # noqa: ANN401 - a Keras layer
+    layer: Any,
     path: str,
     seen: set[int],
     *,
@@ -116,7 +116,7 @@ def _walk(
 
 def _describe(
     name: str,
-    layer: Any,  # noqa: ANN401 - a Keras layer
+    layer: Any,
     class_name: str,
     variables: dict[str, Any],
     channels_first: bool,  # noqa: FBT001 - private
@@ -135,7 +135,7 @@ def _describe(
     return LiveLayer(name, layer, class_name, parts, variables, constants)
 
 
-def _constants(layer: Any) -> dict[str, Any]:  # noqa: ANN401 - a Normalization layer
+def _constants(layer: Any) -> dict[str, Any]:
     """Mean and variance that were given to the constructor, one number per channel."""
     if layer.input_mean is None or layer.mean is None:
         return {}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from evenkeel.spec import Spec
 
 
-def open_network(model: Any) -> KerasNetwork:  # noqa: ANN401 - a keras.Model
+def open_network(model: Any) -> KerasNetwork:
     """The network interface of a live Keras model.
 
     Args:
@@ -55,7 +55,7 @@ class KerasNetwork:
     """One Keras model; see :class:`evenkeel.dialects._network.Network`."""
 
     # Any here and below, because Keras has no types.
-    def __init__(self, model: Any, *, is_double: bool = False) -> None:  # noqa: ANN401
+    def __init__(self, model: Any, *, is_double: bool = False) -> None:
         import keras
 
         self.model = model
@@ -167,7 +167,7 @@ class KerasNetwork:
         inputs = np.asarray(inputs)
         return last_to_first(inputs) if self._channels_first else inputs
 
-    def _call(self, inputs: NDArray[Any]) -> Any:  # noqa: ANN401 - a tensor of the backend
+    def _call(self, inputs: NDArray[Any]) -> Any:
         import keras
 
         own = keras.ops.convert_to_tensor(self._own_layout(inputs))
@@ -178,7 +178,7 @@ class KerasNetwork:
                 return self.model(own, training=False)
         return self.model(own, training=False)
 
-    def _output(self, output: Any) -> NDArray[Any]:  # noqa: ANN401 - a tensor of the backend
+    def _output(self, output: Any) -> NDArray[Any]:
         if isinstance(output, list | tuple | dict):
             raise _refusal(
                 self.model, "it returns several outputs", "wrap it in a model of one output"
@@ -237,7 +237,7 @@ class KerasNetwork:
             setattr(self.model, name, None)
 
 
-def _set(layer: Any, spec: Spec, kind: type[Any]) -> None:  # noqa: ANN401 - a Keras layer
+def _set(layer: Any, spec: Spec, kind: type[Any]) -> None:
     if kind is not type(layer):
         kind.evenkeel_take_over(layer)
     if hasattr(kind, "evenkeel_says"):
@@ -247,7 +247,7 @@ def _set(layer: Any, spec: Spec, kind: type[Any]) -> None:  # noqa: ANN401 - a K
     layer.epsilon = spec.eps
 
 
-def _our_class() -> Any:  # noqa: ANN401 - a class, or None while nobody imported it
+def _our_class() -> Any:
     import keras
 
     return keras.saving.get_registered_object("evenkeel>BatchNormalization")
@@ -304,7 +304,7 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     )
 
 
-def _refusal(model: Any, why: str, do: str) -> InputError:  # noqa: ANN401 - a keras.Model
+def _refusal(model: Any, why: str, do: str) -> InputError:
     return InputError(
         explain(
             asked="open a Keras model as a network",

@@ -13,9 +13,9 @@ _ABSENT: Final = object()
 
 @contextmanager
 def patched(
-    layer: Any,  # noqa: ANN401 - a Keras layer
+    layer: Any,
     name: str,
-    value: Any,  # noqa: ANN401 - whatever the attribute is
+    value: Any,
 ) -> Generator[None]:
     """Within, ``layer.name`` is ``value``; past the tracking of Keras and torch."""
     before = vars(layer).get(name, _ABSENT)

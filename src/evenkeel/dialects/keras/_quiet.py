@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def quiet(model: Any) -> Generator[list[str]]:  # noqa: ANN401 - a keras.Model
+def quiet(model: Any) -> Generator[list[str]]:
     """Within, layers with random numbers compute as in inference; gives what was done."""
     remarks: list[str] = []
     with ExitStack() as stack:
@@ -32,7 +32,7 @@ def quiet(model: Any) -> Generator[list[str]]:  # noqa: ANN401 - a keras.Model
         yield remarks
 
 
-def _random_layers(model: Any) -> list[Any]:  # noqa: ANN401 - a keras.Model
+def _random_layers(model: Any) -> list[Any]:
     """Outermost layers that draw random numbers, other than the model."""
     found: dict[int, Any] = {}
     for _, child in children(model):
@@ -43,7 +43,7 @@ def _random_layers(model: Any) -> list[Any]:  # noqa: ANN401 - a keras.Model
     return list(found.values())
 
 
-def _is_random(layer: Any) -> bool:  # noqa: ANN401 - a Keras layer
+def _is_random(layer: Any) -> bool:
     import keras
 
     cell = getattr(layer, "cell", layer)
@@ -55,7 +55,7 @@ def _is_random(layer: Any) -> bool:  # noqa: ANN401 - a Keras layer
     )
 
 
-def _below(layer: Any) -> Iterator[Any]:  # noqa: ANN401 - a Keras layer
+def _below(layer: Any) -> Iterator[Any]:
     for _, child in children(layer):
         yield child
         yield from _below(child)
@@ -64,7 +64,7 @@ def _below(layer: Any) -> Iterator[Any]:  # noqa: ANN401 - a Keras layer
 def _in_inference(call: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(call)
 
-    def silent(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the layer has it
+    def silent(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         bound.arguments["training"] = False
         return call(*bound.args, **bound.kwargs)

@@ -44,7 +44,7 @@ def output_shape(class_name: str, config: Mapping[str, Any], shape: Shape | None
     return rule(config, shape) if rule else (shape if class_name in _SAME else None)
 
 
-def _beside_inputs(nodes: Any) -> Any:  # noqa: ANN401 - JSON values
+def _beside_inputs(nodes: Any) -> Any:
     """The shape of the first Keras tensor among the arguments."""
     if isinstance(nodes, dict):
         if nodes.get("class_name") == "__keras_tensor__":
@@ -55,7 +55,7 @@ def _beside_inputs(nodes: Any) -> Any:  # noqa: ANN401 - JSON values
     return None
 
 
-def _collect_sources(node: Any, found: list[str]) -> None:  # noqa: ANN401 - JSON values
+def _collect_sources(node: Any, found: list[str]) -> None:
     if isinstance(node, dict):
         history = (node.get("config") or {}).get("keras_history")
         if node.get("class_name") == "__keras_tensor__" and history:
@@ -84,7 +84,7 @@ def _spatial(
     return (shape[0], channels, *new) if first else (shape[0], *new, channels)
 
 
-def _at(value: Any, axis: int) -> Any:  # noqa: ANN401 - a number, or one per axis
+def _at(value: Any, axis: int) -> Any:
     return value[axis] if isinstance(value, list | tuple) else value
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def forward_and_backward(
-    model: Any,  # noqa: ANN401 - a keras.Model
+    model: Any,
     inputs: NDArray[Any],
     loss: Loss,
     output_as: Layout,
@@ -46,7 +46,7 @@ def forward_and_backward(
     variables = model.trainable_variables
     judged: list[Any] = []
 
-    def judge(output: Any) -> NDArray[Any]:  # noqa: ANN401 - a tensor of the backend
+    def judge(output: Any) -> NDArray[Any]:
         array = output_as(output)
         value, cotangent = loss(array)
         judged.extend((float(value), array))
@@ -63,7 +63,7 @@ def forward_and_backward(
 
 
 def _tensorflow(
-    model: Any,  # noqa: ANN401 - a keras.Model
+    model: Any,
     variables: list[Any],
     inputs: NDArray[Any],
     judge: Layout,
@@ -81,7 +81,7 @@ def _tensorflow(
 
 
 def _jax(
-    model: Any,  # noqa: ANN401 - a keras.Model
+    model: Any,
     variables: list[Any],
     inputs: NDArray[Any],
     judge: Layout,
@@ -102,22 +102,25 @@ def _jax(
     return list(found)
 
 
-def _jax_functions(model: Any) -> tuple[Any, Any]:  # noqa: ANN401 - a keras.Model
+def _jax_functions(model: Any) -> tuple[Any, Any]:
     """The pass forward, and the pass back, which runs the model once more."""
     import jax
 
-    def forward(trained: Any, fixed: Any, inputs: Any) -> Any:  # noqa: ANN401 - JAX arrays
+    def forward(trained: Any, fixed: Any, inputs: Any) -> Any:
         return model.stateless_call(trained, fixed, inputs, training=True)
 
-    def backward(trained: Any, fixed: Any, inputs: Any, cotangent: Any) -> Any:  # noqa: ANN401 - as above
-        _, pull_back = jax.vjp(lambda held: forward(held, fixed, inputs)[0], trained)
+    def backward(trained: Any, fixed: Any, inputs: Any, cotangent: Any) -> Any:
+        def output_of(held: Any) -> Any:
+            return forward(held, fixed, inputs)[0]
+
+        _, pull_back = jax.vjp(output_of, trained)
         return pull_back(cotangent)[0]
 
     return jax.jit(forward), jax.jit(backward)
 
 
 def _torch(
-    model: Any,  # noqa: ANN401 - a keras.Model
+    model: Any,
     variables: list[Any],
     inputs: NDArray[Any],
     judge: Layout,

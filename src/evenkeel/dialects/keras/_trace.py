@@ -57,11 +57,11 @@ class _Watch:
         self.activation = getattr(live.layer, "activation", None) if has else None
         self.before: Any = None
 
-    def activate(self, features: Any) -> Any:  # noqa: ANN401 - a tensor of the backend
+    def activate(self, features: Any) -> Any:
         self.before = features
         return self.activation(features) if self.activation else features
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the layer has it
+    def call(self, *args: Any, **kwargs: Any) -> Any:
         self.before = None
         output = self.inner(*args, **kwargs)
         given = args[0] if args else next(iter(kwargs.values()))
@@ -76,16 +76,16 @@ class _Watch:
             self._add("", given, result)
         return output
 
-    def _add(self, suffix: str, given: Any, result: Any) -> None:  # noqa: ANN401 - tensors
+    def _add(self, suffix: str, given: Any, result: Any) -> None:
         name = self.live.name + suffix
         self.calls.append(Call(name, self._canonical(given), self._canonical(result)))
 
-    def _canonical(self, features: Any) -> Any:  # noqa: ANN401 - a tensor, or several
+    def _canonical(self, features: Any) -> Any:
         while isinstance(features, list | tuple):
             features = features[0]
         return axis_to_last(to_numpy(features), self.axis)
 
-    def _depthwise(self, given: Any) -> Any:  # noqa: ANN401 - a tensor of the backend
+    def _depthwise(self, given: Any) -> Any:
         import keras
 
         layer = self.live.layer
@@ -102,7 +102,7 @@ class _Watch:
         self,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        given: Any,  # noqa: ANN401 - a tensor of the backend
+        given: Any,
     ) -> None:
         """Both directions once more, since Keras fuses them; both in the order of time."""
         import keras

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def weights_by_name(
-    layer: Any,  # noqa: ANN401 - a Keras layer
+    layer: Any,
     *,
     inner: bool = False,
 ) -> dict[str, Any]:
@@ -24,13 +24,13 @@ def weights_by_name(
     return own
 
 
-def own_weights(layer: Any) -> list[Any]:  # noqa: ANN401 - a Keras layer
+def own_weights(layer: Any) -> list[Any]:
     """Variables that the layer itself holds; the random states of its dropout are none."""
     held = {id(variable) for _, child in children(layer) for variable in child.weights}
     return [variable for variable in layer.weights if id(variable) not in held]
 
 
-def children(layer: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - a Keras layer
+def children(layer: Any) -> list[tuple[str, Any]]:
     """Layers that the layer holds, each once, with the attribute or name that leads to it."""
     # Keras offers the layers of a model in public, but not those of a layer.
     found = {id(child): child for child in layer._layers}  # noqa: SLF001
@@ -40,14 +40,14 @@ def children(layer: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - a Keras lay
     return [(attributes.get(key, child.name), child) for key, child in found.items()]
 
 
-def dtype_of(variable: Any) -> str:  # noqa: ANN401 - a Keras variable
+def dtype_of(variable: Any) -> str:
     """Name of the element type."""
     import keras
 
     return keras.backend.standardize_dtype(variable.dtype)
 
 
-def to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401 - a variable or tensor of any backend
+def to_numpy(value: Any) -> NDArray[Any]:
     """The values, copied; bfloat16 widened to float32, which is exact."""
     import keras
 
@@ -62,7 +62,7 @@ def to_numpy(value: Any) -> NDArray[Any]:  # noqa: ANN401 - a variable or tensor
     return np.array(array, np.float32 if array.dtype.name == "bfloat16" else array.dtype)
 
 
-def assign(variable: Any, value: ArrayLike) -> None:  # noqa: ANN401 - a Keras variable
+def assign(variable: Any, value: ArrayLike) -> None:
     """Write into a variable; its dtype stays."""
     import keras
 

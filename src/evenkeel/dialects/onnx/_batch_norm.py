@@ -186,7 +186,7 @@ def _tensor(spec: Spec, state: State, role: str, name: str) -> onnx.TensorProto:
     return to_tensor(array, dtype, name)
 
 
-def to_tensor(array: Any, dtype: str, name: str) -> onnx.TensorProto:  # noqa: ANN401
+def to_tensor(array: Any, dtype: str, name: str) -> onnx.TensorProto:
     """An array as a tensor of the file; ``dtype`` may be bfloat16."""
     from onnx import numpy_helper
 

@@ -174,7 +174,7 @@ def _stored(tensor: onnx.TensorProto) -> StoredArray:
     return StoredArray(tuple(tensor.dims), dtype, partial(to_array, tensor))
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any attribute
+def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return list(value) if isinstance(value, list | tuple) else value

@@ -51,7 +51,7 @@ def build_module(
     return layer
 
 
-def _fresh(spec: Spec, kind: type[nn.Module]) -> Any:  # noqa: ANN401 - a class chosen at run time
+def _fresh(spec: Spec, kind: type[nn.Module]) -> Any:
     """The layer with its settings, before its arrays."""
     import torch
 
@@ -75,7 +75,7 @@ def _fresh(spec: Spec, kind: type[nn.Module]) -> Any:  # noqa: ANN401 - a class 
     return layer
 
 
-def _fill(layer: Any, spec: Spec, state: State) -> None:  # noqa: ANN401
+def _fill(layer: Any, spec: Spec, state: State) -> None:
     import torch
 
     statistics = getattr(torch, spec.statistics_dtype)

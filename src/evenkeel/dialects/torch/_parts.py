@@ -80,7 +80,7 @@ class Part:
         shape = held.shape(*(tuple(tensor.shape) for tensor in tensors))
         named = [f"{self.name}.{name}" for name in held.tensors]
 
-        def read() -> Any:  # noqa: ANN401 - an array
+        def read() -> Any:
             return held.read(*map(to_numpy, self.tensors(role), named))
 
         return StoredArray(shape, dtype_name(tensors[0]), read)
@@ -163,7 +163,7 @@ def _other(module: nn.Module, name: str, own: dict[str, Tensor]) -> list[Part]:
     return [Part(name, "other", module, roles, None, settings)] if roles else []
 
 
-def _recurrent_parts(module: Any, name: str, kind: Kind) -> list[Part]:  # noqa: ANN401
+def _recurrent_parts(module: Any, name: str, kind: Kind) -> list[Part]:
     settings: dict[str, Any] = {"reset_after": True} if kind == "gru" else {}
     if kind == "simple_rnn":
         settings["activation"] = module.nonlinearity
@@ -179,7 +179,7 @@ def _recurrent_parts(module: Any, name: str, kind: Kind) -> list[Part]:  # noqa:
     return found
 
 
-def _convolution(module: Any) -> dict[str, Any]:  # noqa: ANN401
+def _convolution(module: Any) -> dict[str, Any]:
     padding = module.padding
     if type(module).__name__.endswith("Same"):  # timm's, which pads in forward()
         padding = "same"
@@ -198,11 +198,11 @@ def _convolution(module: Any) -> dict[str, Any]:  # noqa: ANN401
     return settings
 
 
-def _layer_norm(module: Any) -> dict[str, Any]:  # noqa: ANN401
+def _layer_norm(module: Any) -> dict[str, Any]:
     return {"eps": module.eps}
 
 
-def _group_norm(module: Any) -> dict[str, Any]:  # noqa: ANN401
+def _group_norm(module: Any) -> dict[str, Any]:
     return {"eps": module.eps, "groups": module.num_groups}
 
 

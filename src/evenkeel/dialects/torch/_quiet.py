@@ -65,7 +65,7 @@ def _silence(model: nn.Module, remarks: list[str]) -> list[tuple[Any, float]]:
     return dropped
 
 
-def _no_dropout() -> Any:  # noqa: ANN401 - the class needs torch
+def _no_dropout() -> Any:
     import torch
     from torch.overrides import TorchFunctionMode
 
@@ -81,10 +81,10 @@ def _no_dropout() -> Any:  # noqa: ANN401 - the class needs torch
         def __torch_function__(
             self,
             func: Callable[..., Any],
-            types: Any,  # noqa: ANN401
+            types: Any,
             args: tuple[Any, ...] = (),
             kwargs: dict[str, Any] | None = None,
-        ) -> Any:  # noqa: ANN401
+        ) -> Any:
             kwargs = kwargs or {}
             if func in functions:
                 self.skipped += 1

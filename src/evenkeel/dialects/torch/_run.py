@@ -83,7 +83,7 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
 
-    def output(self, output: Any) -> Tensor:  # noqa: ANN401 - whatever the model returned
+    def output(self, output: Any) -> Tensor:
         """The model's output, if it is one tensor."""
         import torch
 
@@ -117,7 +117,7 @@ class Recorder:
     def _end(self, module: nn.Module, _: nn.Module, args: tuple[Any, ...]) -> None:
         self._leave(module, (), args[0])
 
-    def _leave(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+    def _leave(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         before = self._inputs[module].pop()
         result, parts = _first_tensor((output,)), self._parts[module]
         if result is None:
@@ -173,7 +173,7 @@ def _recurrent_calls(parts: Sequence[Part], before: NDArray[Any], result: Tensor
     return calls
 
 
-def _inner_outputs(module: Any, before: NDArray[Any]) -> list[NDArray[Any]]:  # noqa: ANN401
+def _inner_outputs(module: Any, before: NDArray[Any]) -> list[NDArray[Any]]:
     """Outputs of all layers of a recurrent module, (N, T, u), which itself shows the last only."""
     import torch
 

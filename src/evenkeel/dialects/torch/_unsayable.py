@@ -250,7 +250,7 @@ def _counter_refusals(spec: Spec, state: State, kind: type[nn.Module]) -> list[U
     return []
 
 
-def is_exact(array: Any, dtype: str) -> bool:  # noqa: ANN401 - an array
+def is_exact(array: Any, dtype: str) -> bool:
     """Whether an array holds values of ``dtype`` only; NaN counts as one."""
     if dtype == "bfloat16":
         wide = array.astype(np.float32)

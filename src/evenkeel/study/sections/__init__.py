@@ -13,6 +13,7 @@ from typing import Any, Final
 from evenkeel.errors import InputError, explain
 from evenkeel.study.sections import (
     covariate_shift,
+    frameworks,
     gradients,
     learning_rate,
     regularization,
@@ -32,6 +33,7 @@ SECTIONS: Final[tuple[Section[Any, Any], ...]] = (
     scale_and_shift.SECTION,
     small_batches.SECTION,
     train_vs_inference.SECTION,
+    frameworks.SECTION,
 )
 
 

@@ -1,0 +1,1 @@
+"""Layers and callbacks inside other frameworks; each module imports its own framework."""
