@@ -24,8 +24,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 RESULTS: Final = ROOT / "benchmarks" / "results" / "zoo.json"
 sys.path.insert(0, str(ROOT))
 
-from tests.zoo._architectures import ARCHITECTURES, WITHOUT_COUNTERPART  # noqa: E402
-from tests.zoo._models import build_keras, build_torch, example  # noqa: E402
+from tests.zoo._architectures import ARCHITECTURES, WITHOUT_COUNTERPART  # noqa: E402 - found by the line above
+from tests.zoo._models import build_keras, build_torch, example  # noqa: E402 - likewise
 
 from evenkeel.errors import EvenkeelError  # noqa: E402 - the definitions stand beside the tests
 from evenkeel.tools import port  # noqa: E402

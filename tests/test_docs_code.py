@@ -68,7 +68,15 @@ def run_console(text):
     assert words(got.stdout) == words(expected), got.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+#: They import Keras and run networks in two frameworks.
+SLOW = {ROOT / "docs" / "porting.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=pytest.mark.slow) if p in SLOW else p for p in PAGES],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     place_study(tmp_path)

@@ -9,9 +9,10 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +20,6 @@ import pytest
 from evenkeel import checkpoints
 from evenkeel.checkpoints import StoredArray, write
 from evenkeel.errors import FileError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KINDS = ("a.safetensors", "a.pt", "a.msgpack", "a.npz", "orbax")
 NO_BFLOAT16 = ("a.npz",)
@@ -276,9 +274,14 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, kinds):
     assert names_in(tmp_path) == sorted(kinds)
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+def test_a_folder_that_cannot_be_written_to_is_refused():
+    # Not tmp_path, whose parents are closed to everybody else.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        refuse_in(Path(folder))
+
+
+def refuse_in(tmp_path):
     (tmp_path / "shut").mkdir(mode=0o555)
     as_root = os.geteuid() == 0  # root may write anywhere, so it is somebody else for a moment
     if as_root:

@@ -63,7 +63,14 @@ ARCHITECTURES = (
         for n in ("B0", "B1", "B2", "B3", "S", "M", "L")
     ),
     Architecture("InceptionResNetV2", "timm", "inception_resnet_v2", 96),
-    Architecture("Xception", "timm", "legacy_xception", 96),
+    Architecture(
+        "Xception",
+        "timm",
+        "legacy_xception",
+        71,
+        note="at a size where every pool gets a map of odd size; at 299 the two pad one pool "
+        "differently",
+    ),
 )
 
 #: Architectures with batch norm whose counterparts define another network.
@@ -74,7 +81,7 @@ WITHOUT_COUNTERPART = {
     "ResNet152V2": "as ResNet50V2",
     "InceptionV3": "keras leaves the padding out of its average pools, as TensorFlow does; those "
     "of timm and torchvision count it",
-    "NASNetLarge": "keras pads with zeros before its pools, timm's nasnetalarge with minus infinity "
-    "before maxima and not at all in averages",
+    "NASNetLarge": "keras pads with zeros before its pools, timm's nasnetalarge with minus "
+    "infinity before maxima and not at all in averages",
     "NASNetMobile": "neither torchvision nor timm defines it",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from evenkeel.tools._port import port
@@ -12,13 +14,13 @@ from ._models import build_keras, build_torch, example
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
+    pytest.mark.skipif(find_spec("timm") is None, reason="timm and torchvision define the targets"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
 
 @pytest.mark.parametrize("entry", ARCHITECTURES, ids=lambda entry: entry.keras)
 def test_an_architecture_is_ported(entry: Architecture) -> None:
-    pytest.importorskip("timm")
     source, target = build_keras(entry), build_torch(entry)
     images = example(entry, source)
     done = port(source, target, images, settings="source", purpose="inference")

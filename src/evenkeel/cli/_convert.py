@@ -20,12 +20,15 @@ _MAP: Any = typer.Option("--map", metavar="A=B", help="Layer A of the source is 
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="The checkpoint to read; its content decides.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="The checkpoint to read; its content decides.")
+    ],
     target: Annotated[
         Path,
         typer.Argument(
+            metavar="TARGET",
             help="The file to write; its ending decides: .safetensors, .pt, .pth (torch), .keras, "
-            ".h5 (Keras), .msgpack or none for an Orbax folder (Flax), .onnx, .npz."
+            ".h5 (Keras), .msgpack or none for an Orbax folder (Flax), .onnx, .npz.",
         ),
     ],
     to: Annotated[

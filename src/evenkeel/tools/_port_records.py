@@ -43,7 +43,7 @@ class Proof:
         source_error: largest distance of the source's output from its float64 output.
         target_error: largest distance of the target's output from the source's float64 output.
         bound: what ``target_error`` may be: 4 times the source's own error; see
-            :mod:`evenkeel.tools._port_proof` for what is done where that is small by luck.
+            ``tools/_port_proof.py`` for what is done where that is small by luck.
         size: largest absolute value of the output.
         exact: whose float64 mode was used, ``"source"`` or ``"target"``.
     """

@@ -53,7 +53,7 @@ def build_module(
         spec: the description.
         state: the arrays.
         kind: ``flax.nnx.BatchNorm``, ``flax.linen.BatchNorm``, or
-            ``evenkeel.integrations.flax.BatchNorm``; see :func:`choose_class` for the default.
+            ``evenkeel.integrations.flax.BatchNorm``; see ``choose_class`` for the default.
         inference_only: whether fields that only further training reads may be lost.
 
     Returns:

@@ -49,7 +49,7 @@ def open_network(model: onnx.ModelProto) -> OnnxNetwork:
 
 
 class OnnxNetwork:
-    """See :class:`~evenkeel.dialects._network.Network`. It computes inference only."""
+    """A live network, as ``dialects/_network.py`` describes it. It computes inference only."""
 
     framework = "onnx"
 

@@ -55,7 +55,7 @@ def open_network(model: nn.Module) -> TorchNetwork:
 
 
 class TorchNetwork:
-    """See :class:`~evenkeel.dialects._network.Network`.
+    """A live network, as ``dialects/_network.py`` describes it.
 
     A model in evaluation mode takes a training step in training mode (``.train()``). In a model
     that is in training mode, modules that stand in evaluation mode stay so.

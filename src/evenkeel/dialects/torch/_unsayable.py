@@ -55,7 +55,7 @@ def unsayable(
     Args:
         spec: the description.
         state: the arrays, where they are known.
-        kind: a class of ``torch.nn`` or ``evenkeel.nn``; :func:`choose_class` without.
+        kind: a class of ``torch.nn`` or ``evenkeel.nn``; ``choose_class`` without.
     """
     kind = kind or choose_class(spec)
     found = [
