@@ -16,7 +16,7 @@ study: $(VENV)/.study  ## train with and without batch norm, write study/report.
 test: $(VENV)/.dev  ## everything that runs in ten minutes on two cores
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.dev  ## the slow tier too; its summary goes to docs/test-all.md
+test-all: $(VENV)/.dev $(VENV)/.zoo  ## the slow tier too; its summary goes to docs/test-all.md
 	$(BIN)/pytest -n 2 --dist worksteal --junitxml=build/test-all.xml $(ARGS)
 	$(BIN)/python tests/summarize.py build/test-all.xml docs/test-all.md
 
@@ -38,6 +38,11 @@ clean:  ## everything that was built or installed; results stay
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
+
+# torchvision has builds for GPUs only that ask for another torch; its model definitions work.
+$(VENV)/.zoo: $(VENV)/.dev
+	$(BIN)/pip install --quiet --no-deps timm torchvision huggingface_hub
+	touch $@
 
 # One stamp for each set of extras; a stamp is newer than what was built from.
 $(VENV)/.%: $(BUILD) | $(BIN)/pip

@@ -37,12 +37,22 @@ NETWORK: Final = (
     "depthwise and strided convolution, pooling, flatten, dense; 6 batch norms"
 )
 
+#: Of the process of a pair: one thread, so that figures do not depend on the number of cores, and
+#: what JAX compiles for one pair is there for the next.
+SETTINGS: Final = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "evenkeel-porting-jax"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
 
 def in_own_process(source: str, target: str, steps: int) -> dict[str, Any]:
     """The record of one pair."""
     backend = backend_of(source, target)
-    # One thread, so that figures do not depend on the number of cores.
-    settings = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    settings = dict(SETTINGS)
     if backend is not None:
         settings["KERAS_BACKEND"] = backend
     with tempfile.TemporaryDirectory() as folder:

@@ -21,6 +21,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:You are using the legacy TorchScript:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
+    # TensorFlow's variables, when Keras saves them under NumPy 2.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 IMAGES = np.random.default_rng(0).standard_normal((8, 3, 6, 6)).astype(np.float32)
 PICTURES = np.moveaxis(IMAGES, 1, -1).copy()

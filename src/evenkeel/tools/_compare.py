@@ -50,7 +50,8 @@ def compare(
 
     with :math:`u = 2^{-24}`, :math:`w = 2^{-53}` and :math:`B` the float64 result of b: the same
     function, computed at most four times less exactly than by a. The module
-    ``evenkeel.tools._compare_bound`` derives the terms.
+    ``evenkeel.tools._compare_bound`` derives the terms. A bias in front of batch norm that only
+    one network has, absorbed by the running mean of the other, is taken off before.
 
     *Training, step by step.* Before each step both sides are set to the state of a. Output, loss,
     the gradient of every parameter and the new running statistics have to satisfy the same law.
