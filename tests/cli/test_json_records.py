@@ -19,7 +19,10 @@ from typer.testing import CliRunner
 from evenkeel import report
 from evenkeel.cli import app
 from evenkeel.spec import Spec
-from evenkeel.tools import _convert_compare, _inspect, _inspect_records, _inspect_rules
+from evenkeel.tools import _inspect
+from evenkeel.tools._convert import _compare as _convert_compare
+from evenkeel.tools._inspect import _records as _inspect_records
+from evenkeel.tools._inspect import _rules as _inspect_rules
 
 ROOT = Path(__file__).parents[2]
 #: Heading of a table in the page -> what stands before its paths.

@@ -175,7 +175,7 @@ def test_the_loss_runs_in_the_child(remote, local):
 
 
 def _loss():
-    from evenkeel.tools._compare_losses import BatchLoss, squared_error
+    from evenkeel.tools._compare._losses import BatchLoss, squared_error
 
     return BatchLoss(squared_error, np.zeros((5, 2)))
 

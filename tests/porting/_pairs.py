@@ -14,7 +14,7 @@ from ._networks import FRAMEWORKS, build, pictures
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from evenkeel.tools._compare_records import Comparison, ComparisonRow
+    from evenkeel.tools._compare._records import Comparison, ComparisonRow
 
 PAIRS: Final = tuple(itertools.permutations(FRAMEWORKS, 2))
 #: eps and momentum of each framework's own layer.
@@ -92,7 +92,7 @@ def _ported_by_file(model: Any, target: str) -> Generator[tuple[Any, dict[str, A
 def _naive(model: Any, source: str, target: str, x: Any) -> Generator[tuple[Any, str]]:
     """The arrays copied into the stock layer, eps and momentum copied as numbers or left."""
     from evenkeel.dialects._open import open_network
-    from evenkeel.tools._compare_sides import read_state
+    from evenkeel.tools._compare._sides import read_state
     from evenkeel.tools._matching import match
 
     norm, how = _DEFAULTS[source.partition(" ")[0]], "eps and momentum copied as numbers"

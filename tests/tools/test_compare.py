@@ -12,7 +12,7 @@ import evenkeel as ek
 from evenkeel.dialects._open import open_network
 from evenkeel.errors import EvenkeelError, InputError
 from evenkeel.tools._compare import compare
-from evenkeel.tools._compare_losses import draw_batch
+from evenkeel.tools._compare._losses import draw_batch
 
 IMAGES = np.random.default_rng(0).standard_normal((16, 3, 10, 10)).astype(np.float32)
 

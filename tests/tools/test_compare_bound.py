@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evenkeel.tools._compare_bound import (
+from evenkeel.tools._compare._bound import (
     GROWTH,
     ORDER,
     UNIT32,

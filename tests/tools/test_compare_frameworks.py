@@ -9,7 +9,7 @@ import evenkeel as ek
 from evenkeel.dialects._open import open_network
 from evenkeel.dialects._remote import open_remote
 from evenkeel.tools._compare import compare
-from evenkeel.tools._compare_sides import read_state
+from evenkeel.tools._compare._sides import read_state
 from evenkeel.tools._matching import match
 
 pytestmark = [

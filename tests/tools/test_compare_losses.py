@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from evenkeel.errors import InputError
-from evenkeel.tools._compare_losses import choose_loss, cross_entropy, draw_batch, squared_error
-from evenkeel.tools._compare_updates import Updates, checked_rules
+from evenkeel.tools._compare._losses import choose_loss, cross_entropy, draw_batch, squared_error
+from evenkeel.tools._compare._updates import Updates, checked_rules
 
 RANDOM = np.random.default_rng(0)
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from evenkeel.dialects._open import open_network
 from evenkeel.tools._compare import compare
-from evenkeel.tools._compare_inference import compare_inference
-from evenkeel.tools._compare_sides import opened_sides
+from evenkeel.tools._compare._inference import compare_inference
+from evenkeel.tools._compare._sides import opened_sides
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
 

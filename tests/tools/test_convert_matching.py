@@ -7,7 +7,7 @@ import pytest
 
 from evenkeel.dialects._layers import Layer, stored
 from evenkeel.errors import InputError
-from evenkeel.tools._convert_matching import Side, match_layers, spelled
+from evenkeel.tools._convert._matching import Side, match_layers, spelled
 
 
 def conv(name: str, takes: int, gives: int, size: int = 3) -> Layer:

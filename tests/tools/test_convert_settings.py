@@ -11,7 +11,7 @@ from evenkeel.checkpoints import Checkpoint
 from evenkeel.dialects._layers import Layer, state_arrays
 from evenkeel.errors import InputError, UnsayableError
 from evenkeel.spec import Momentum, Spec, State
-from evenkeel.tools import _convert_settings as settings
+from evenkeel.tools._convert import _settings as settings
 
 TORCH = Spec(3)
 KERAS = Spec(3, eps=1e-3, momentum=Momentum(0.99, "old"), variance="biased", axis=-1)

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from evenkeel.errors import InputError
 from evenkeel.spec import Momentum, Spec, State
 from evenkeel.tools import inspect
-from evenkeel.tools._inspect_counts import count
-from evenkeel.tools._inspect_rules import Subject, judge
+from evenkeel.tools._inspect._counts import count
+from evenkeel.tools._inspect._rules import Subject, judge
 
 GOLDENS = Path(__file__).parents[1] / "checkpoints" / "goldens"
 KERAS = Spec(3, eps=1e-3, momentum=Momentum(0.99, "old"), variance="biased", axis=-1)

@@ -12,7 +12,7 @@ from torch import nn
 from evenkeel.dialects._open import open_network
 from evenkeel.errors import InputError
 from evenkeel.tools._matching import Matching, match
-from evenkeel.tools._matching_pairs import state_of
+from evenkeel.tools._matching._pairs import state_of
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import nn
 
 from evenkeel.errors import EvenkeelWarning, InputError, UnsayableError
 from evenkeel.tools._port import port
-from evenkeel.tools._port_records import Proof
+from evenkeel.tools._port._records import Proof
 
 X = np.random.default_rng(3).standard_normal((4, 3, 10, 10)).astype(np.float32)
 

@@ -16,7 +16,7 @@ from evenkeel.errors import InputError, explain
 
 if TYPE_CHECKING:
     from evenkeel.tools import Comparison
-    from evenkeel.tools._convert_compare import FileComparison
+    from evenkeel.tools._convert._compare import FileComparison
 
 _METAVAR: Final = "PATH|MODULE:CALLABLE[@PATH]"
 #: Endings of files that hold an architecture beside the weights.

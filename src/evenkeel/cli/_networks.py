@@ -40,7 +40,7 @@ def open_side(text: str, backend: str) -> Side:
     with redirect_stdout(sys.stderr):
         network, shape = _open(target, backend)
     if weights:
-        from evenkeel.tools._convert_load import load_weights
+        from evenkeel.tools._convert._load import load_weights
 
         try:
             load_weights(network, weights)

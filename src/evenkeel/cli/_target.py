@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from evenkeel.errors import InputError, explain
 from evenkeel.tools._describe import describe
-from evenkeel.tools._inspect_network import framework_of_model
+from evenkeel.tools._inspect._network import framework_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -66,6 +66,8 @@ def execute(
     pool = joblib.Parallel(
         n_jobs=min(count, len(tasks)), backend="loky", return_as="generator_unordered"
     )
+    # The section on frameworks makes a worker larger than loky likes: it takes a new one.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     try:
         with _deaf_children():
             calls = (joblib.delayed(_make)(task, data, device, os.getpid()) for task in tasks)

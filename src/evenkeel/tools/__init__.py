@@ -1,15 +1,15 @@
 """Verbs on live models and checkpoints; one private file each."""
 
 from evenkeel.tools._compare import compare
-from evenkeel.tools._compare_records import Cause, Comparison, ComparisonRow
+from evenkeel.tools._compare._records import Cause, Comparison, ComparisonRow
 from evenkeel.tools._convert import convert
-from evenkeel.tools._convert_compare import ComparedArray, FileComparison, compare_files
-from evenkeel.tools._convert_records import Conversion, Converted, LeftOut, Setting
+from evenkeel.tools._convert._compare import ComparedArray, FileComparison, compare_files
+from evenkeel.tools._convert._records import Conversion, Converted, LeftOut, Setting
 from evenkeel.tools._inspect import inspect
-from evenkeel.tools._inspect_counts import Count
-from evenkeel.tools._inspect_records import Finding, Inspection, LayerRow, Range
+from evenkeel.tools._inspect._counts import Count
+from evenkeel.tools._inspect._records import Finding, Inspection, LayerRow, Range
 from evenkeel.tools._port import port
-from evenkeel.tools._port_records import Port, Proof, SettingDifference
+from evenkeel.tools._port._records import Port, Proof, SettingDifference
 
 __all__ = [
     "Cause",
