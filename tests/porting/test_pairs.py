@@ -95,3 +95,14 @@ def test_a_ported_network_trains_as_its_source(source: str, target: str, tmp_pat
     )
     assert done.returncode == 0, done.stderr[-3000:]
     check(json.loads(out.read_text()), 2)
+
+
+def test_the_guide_shows_the_records() -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--table"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    assert done.stdout.strip() in (ROOT / "docs" / "porting.md").read_text(encoding="utf-8")
