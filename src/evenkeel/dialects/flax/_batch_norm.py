@@ -195,7 +195,8 @@ def _nnx_options(module: Module) -> dict[str, Any]:
         options["use_running_average"] = True
     if module.promote_dtype is not dtypes.promote_dtype:
         options["promote_dtype"] = initializer_name(module.promote_dtype)
-    if is_extension(type(module)):
+    # What every framework's own layer does goes without saying.
+    if is_extension(type(module)) and module.nonfinite != "propagate":
         options["nonfinite"] = module.nonfinite
     return options
 

@@ -259,9 +259,12 @@ def _nnx(spec: Spec, state: State, kind: type[Any], arguments: dict[str, Any]) -
 
     running = bool(spec.options.get("use_running_average", False))
     if is_extension(kind):
-        arguments |= {"variance": spec.variance, "frozen": spec.statistics_frozen}
-        if "nonfinite" in spec.options:
-            arguments["nonfinite"] = spec.options["nonfinite"]
+        policy = spec.options.get("nonfinite", "propagate")
+        arguments |= {
+            "variance": spec.variance,
+            "frozen": spec.statistics_frozen,
+            "nonfinite": policy,
+        }
     elif arguments["momentum"] is None:
         # The caller wants inference only, which reads no momentum.
         arguments.pop("momentum")

@@ -143,7 +143,9 @@ def _arguments(spec: Spec, found: tuple[Any, ...], kind: type[Any]) -> dict[str,
     says = getattr(kind, "evenkeel_says", frozenset[str]())
     if "variance" in says:
         arguments["variance"] = spec.variance
-    if "nonfinite" not in says:
+    if "nonfinite" in says:
+        arguments.setdefault("nonfinite", "propagate")
+    else:
         arguments.pop("nonfinite", None)
     wider = {spec.parameter_dtype, spec.statistics_dtype}
     if len(wider) > 1:

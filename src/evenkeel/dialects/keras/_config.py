@@ -132,7 +132,8 @@ def _options(config: Mapping[str, Any], class_name: str | None) -> dict[str, Any
     policy = config.get("dtype")
     if not _is_plain(policy):
         options["dtype"] = policy
-    if "nonfinite" in config:
+    # What every framework's own layer does goes without saying.
+    if config.get("nonfinite", "propagate") != "propagate":
         options["nonfinite"] = config["nonfinite"]
     if class_name is not None:
         options["class"] = class_name

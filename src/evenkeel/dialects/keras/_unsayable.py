@@ -50,6 +50,10 @@ def _conventions(spec: Spec, says: frozenset[str]) -> Iterator[Unsayable]:
     if spec.momentum.is_cumulative and "cumulative" not in says:
         why = "Keras has no average in which all batches count alike"
         yield _item("momentum", None, why, _OURS, "training")
+    there = spec.momentum.as_weighing("old")
+    if there.as_weighing(spec.momentum.weighs) != spec.momentum:
+        why = f"Keras's number weighs the old value, and 1 - {spec.momentum.value!r} is not exact"
+        yield _item("momentum", spec.momentum, why, "round it to 15 decimal places", "training")
     if spec.average != "plain":
         why = "Keras averages from what is stored, and does not divide when it reads"
         yield _item("average", spec.average, why, "port it for inference only", "training")
