@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from evenkeel.errors import UnsayableError, explain
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 #: What would be different if the field were left out.
 Effect: TypeAlias = Literal["none", "training", "inference"]
+
+#: Options of Flax that no number depends on beyond rounding.
+HARMLESS: Final = ("use_fast_variance", "force_float32_reductions")
 
 
 @dataclass(frozen=True, slots=True)

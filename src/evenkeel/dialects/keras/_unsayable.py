@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from evenkeel.dialects._unsayable import Effect, Unsayable
+from evenkeel.dialects._unsayable import HARMLESS, Effect, Unsayable
 from evenkeel.dialects.keras._config import OPTIONS
 from evenkeel.dialects.keras._kinds import RENORM
 
@@ -122,7 +122,8 @@ def _options(spec: Spec, says: frozenset[str]) -> Iterator[Unsayable]:
             ours: Effect = "none" if value == "propagate" else "training"
             yield _item("options.nonfinite", value, "Keras lets NaN in", _OURS, ours)
         else:
-            effect: Effect = "none" if "init" in key else "training"
+            harmless = "init" in key or key in HARMLESS
+            effect: Effect = "none" if harmless else "training"
             yield _item(f"options.{key}", value, why, "say it in Keras's terms", effect)
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from evenkeel.dialects._unsayable import Effect, Unsayable
-from evenkeel.dialects.torch._unsayable import HARMLESS, is_exact
+from evenkeel.dialects._unsayable import HARMLESS, Effect, Unsayable
+from evenkeel.dialects.torch._unsayable import is_exact
 from evenkeel.spec import IDENTITY
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from evenkeel.dialects._unsayable import Effect, Unsayable
+from evenkeel.dialects._unsayable import HARMLESS, Effect, Unsayable
 from evenkeel.spec import IDENTITY
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 #: Options of torch's own layers; every other one is another framework's.
 _OPTIONS: Final = ("nonfinite", "track_running_stats")
-#: Options of other frameworks that no number depends on beyond rounding.
-HARMLESS: Final = ("use_fast_variance", "force_float32_reductions")
 _RANK_OF: Final = {4: "2d", 5: "3d"}
 _TAKEN: Final = {"1d": (2, 3), "2d": (4,), "3d": (5,)}
 

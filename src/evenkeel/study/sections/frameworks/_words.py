@@ -71,8 +71,8 @@ def _change(known: Mapping[str, Measure], arm: Arm) -> str:
 
 def _answer(known: Mapping[str, Measure], seeds: int) -> Iterator[str]:
     """The copies, the translations, the first steps, why, and the seeds."""
-    yield " ".join(_sentence(known, arm) for arm in COPIED)
-    yield " ".join(_sentence(known, arm) for arm in TRANSLATED)
+    yield " ".join(_copied(known, arm) for arm in COPIED)
+    yield _translated(known)
     first = max(known[f"{arm.key}-first"].mean for arm in TRANSLATED)
     yield (
         "Training itself uses the statistics of the batch, so that momentum has no part in it: "
@@ -84,13 +84,22 @@ def _answer(known: Mapping[str, Measure], seeds: int) -> Iterator[str]:
     yield over_seeds(seeds)
 
 
-def _sentence(known: Mapping[str, Measure], arm: Arm) -> str:
+def _copied(known: Mapping[str, Measure], arm: Arm) -> str:
     verdict = "goes on as before" if goes_on(known, arm) else "does not go on as before"
     return (
-        f"{TITLES[arm.origin]} to {TITLES[arm.framework]}, {arm.settings}, {verdict}: the "
-        f"inference loss changes by {_change(known, arm)}, the accuracy by "
-        f"{points(known[f'{arm.key}-accuracy-early'])} {MOMENTS['early']} and "
-        f"{points(known[f'{arm.key}-accuracy-end'])} {MOMENTS['end']}."
+        f"{TITLES[arm.origin]} to {TITLES[arm.framework]}, copied, {verdict}: the inference loss "
+        f"changes by {_change(known, arm)}, the accuracy at the end by "
+        f"{points(known[f'{arm.key}-accuracy-end'])}."
+    )
+
+
+def _translated(known: Mapping[str, Measure]) -> str:
+    same = sum(goes_on(known, arm) for arm in TRANSLATED)
+    accuracy = max(abs(known[f"{a.key}-accuracy-{m}"].mean) for a in TRANSLATED for m in MOMENTS)
+    return (
+        f"With translated settings {same} of {len(TRANSLATED)} arms go on as before: the mean "
+        f"inference loss changes by at most {_most(known):.2g} of its value, the accuracy by at "
+        f"most {100 * accuracy:.1f} points, early or at the end."
     )
 
 
