@@ -114,6 +114,8 @@ def save_orbax(state, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with checkpoint.StandardCheckpointer() as saver:
         saver.save(folder.resolve(), state)
+    # It names the folder on the machine that wrote it.
+    (folder / "commit_success.txt").unlink(missing_ok=True)
 
 
 def main() -> None:
