@@ -32,6 +32,8 @@ from ._mutations import GOLDENS, Case, damaged
 SECONDS = 20.0
 MEMORY = 2 << 30
 SLOW = int(os.environ.get("EVENKEEL_FUZZ", "2000"))
+#: Hypothesis remembers the examples of a run, and its time for a new one grows with them.
+RUN = 1000
 
 #: The files of the folder that are read; the others are of use only while it is written.
 ORBAX = (
@@ -99,7 +101,7 @@ def fuzz(case: Case, folder, examples: int) -> collections.Counter[str]:
     intact = said(checkpoints.read(put(case.content())))
 
     @settings(
-        max_examples=examples,
+        max_examples=min(examples, RUN),
         deadline=None,
         database=None,
         phases=[Phase.generate, Phase.shrink],
@@ -111,7 +113,8 @@ def fuzz(case: Case, folder, examples: int) -> collections.Counter[str]:
         assert found != "other" or case.silent
         counts[found] += 1
 
-    hurt()
+    while counts.total() < examples:
+        hurt()
     return counts
 
 

@@ -93,7 +93,9 @@ def _values(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any])
         raise _odd(path, f"{name!r} with elements of type {dtype}", do="store it as float32")
     try:
         with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-            values: NDArray[Any] = npy.read_array(file, allow_pickle=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # as for the header
+                values: NDArray[Any] = npy.read_array(file, allow_pickle=False)
             file.read(1)  # at the end of the entry zipfile compares the checksum
     except (KeyError, OSError, *DAMAGED) as error:
         raise _changed(path, name) from error
