@@ -46,13 +46,12 @@ def plot_json(figure: Figure, panel: Panel) -> dict[str, Any]:
     lines, edges = _heights(figure)
     heights = span_of(lines, figure.y, edges)
     numbers = entries(figure)
-    plot = go.Figure()
+    traces: list[go.Scatter] = []
     for series in panel.series:
         meta = {"color": series.color, "entry": numbers[look(series)]}
         runs = list(_runs(series))
-        for trace in (*_band(runs, meta), _line(series, figure, runs, meta)):
-            plot.add_trace(trace)
-    plot.update_layout(
+        traces += [*_band(runs, meta), _line(series, figure, runs, meta)]
+    layout = go.Layout(
         template="none",
         xaxis=axis_layout(
             figure.x, span_of([x for series in panel.series for x in series.x], figure.x)
@@ -65,7 +64,7 @@ def plot_json(figure: Figure, panel: Panel) -> dict[str, Any]:
         plot_bgcolor="rgba(0,0,0,0)",
         dragmode=False,
     )
-    return json.loads(str(plot.to_json()))
+    return json.loads(str(go.Figure(traces, layout).to_json()))
 
 
 def _line(series: Series, figure: Figure, runs: _Runs, meta: dict[str, int]) -> go.Scatter:

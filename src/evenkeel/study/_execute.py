@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import joblib
 import torch
+from joblib.externals.loky import process_executor
 
 from evenkeel.errors import NonFiniteWarning
 from evenkeel.study._codec import encode
@@ -66,8 +68,6 @@ def execute(
     pool = joblib.Parallel(
         n_jobs=min(count, len(tasks)), backend="loky", return_as="generator_unordered"
     )
-    # The section on frameworks makes a worker larger than loky likes: it takes a new one.
-    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     try:
         with _deaf_children():
             calls = (joblib.delayed(_make)(task, data, device, os.getpid()) for task in tasks)
@@ -79,17 +79,22 @@ def execute(
 
 
 def _make(task: Task, data: Dataset, device: str, parent: int) -> tuple[str, bytes]:
-    _end_with(parent)
+    _prepare_worker(parent)
     with isolated():
         made = task.run(task.config, Samples.load(data, device))
     return task.key, made if isinstance(made, bytes) else encode(made)
 
 
 @functools.cache
-def _end_with(parent: int) -> None:
-    """Let a worker end when its parent was killed: it would wait for work for minutes."""
+def _prepare_worker(parent: int) -> None:
+    """Let a worker live as long as its parent, and no longer.
+
+    It would wait for work for minutes after the parent was killed. And loky takes a worker that
+    grew by 300 MB, which JAX and Keras do at their import, for one that leaks memory.
+    """
     if os.getpid() == parent:
         return
+    vars(process_executor)["_MAX_MEMORY_LEAK_SIZE"] = sys.maxsize  # there is no option
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evenkeel.study._training import Training
-    from evenkeel.study.sections.frameworks._plan import FrameworkConfig
+    from evenkeel.study.sections.frameworks._plan import Arm, FrameworkConfig
 
 
 class Trainer(Protocol):
@@ -74,22 +74,12 @@ class _Keras:
     """Keras, through ``compile`` and ``train_on_batch``."""
 
     def __init__(self, config: FrameworkConfig, training: Training) -> None:
-        import keras
-
         kernels = _kernels(training)
-        layers: list[Any] = [keras.Input((kernels[0].shape[0],))]
-        for kernel in kernels[:-1]:
-            layers.append(keras.layers.Dense(kernel.shape[1], use_bias=False))
-            layers += [norm_layer(config.arm, kernel.shape[1]), keras.layers.ReLU()]
-        layers.append(keras.layers.Dense(kernels[-1].shape[1]))
-        self.network: Any = keras.Sequential(layers)
-        dense = [x for x in self.network.layers if isinstance(x, keras.layers.Dense)]
-        for layer, kernel in zip(dense, kernels, strict=True):
-            layer.set_weights([kernel, *layer.get_weights()[1:]])
-        self.network.compile(
-            optimizer=keras.optimizers.SGD(config.rate),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        )
+        shapes = tuple(kernel.shape for kernel in kernels)
+        self.network, start = _keras_network(config.arm, config.rate, shapes)
+        # A kernel is the only matrix among the weights.
+        rest = iter(kernels)
+        self.network.set_weights([next(rest) if w.ndim == 2 else w for w in start])
 
     def update(self, x: NDArray[Any], y: NDArray[Any]) -> float:
         # The loss that Keras returns is a mean over all steps since the last reset.
@@ -110,7 +100,8 @@ class _Flax:
         layers: list[Any] = []
         for number, kernel in enumerate(kernels, start=1):
             last = number == len(kernels)
-            linear = nnx.Linear(*kernel.shape, use_bias=last, rngs=rngs)
+            zeros = nnx.initializers.zeros  # as in Keras
+            linear = nnx.Linear(*kernel.shape, use_bias=last, kernel_init=zeros, rngs=rngs)
             linear.kernel[...] = kernel
             layers.append(linear)
             if not last:
@@ -127,6 +118,30 @@ class _Flax:
 
         self.network.eval()
         return np.asarray(_flax_functions()[1](self.network, x))
+
+
+@functools.cache
+def _keras_network(
+    arm: Arm, rate: float, shapes: tuple[tuple[int, int], ...]
+) -> tuple[Any, list[NDArray[Any]]]:
+    """The compiled network of an arm and its weights at the start, shared as above.
+
+    Keras traces and compiles anew for every model, which takes longer than a short training.
+    """
+    import keras
+
+    # Random initial weights, which would be overwritten, take JAX seconds to compile.
+    dense = functools.partial(keras.layers.Dense, kernel_initializer="zeros")
+    layers: list[Any] = [keras.Input((shapes[0][0],))]
+    for _, width in shapes[:-1]:
+        layers += [dense(width, use_bias=False), norm_layer(arm, width), keras.layers.ReLU()]
+    layers.append(dense(shapes[-1][1]))
+    network: Any = keras.Sequential(layers)
+    network.compile(
+        optimizer=keras.optimizers.SGD(rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return network, network.get_weights()
 
 
 @functools.cache
