@@ -94,7 +94,7 @@ def _prepare_worker(parent: int) -> None:
     """
     if os.getpid() == parent:
         return
-    vars(process_executor)["_MAX_MEMORY_LEAK_SIZE"] = sys.maxsize  # there is no option
+    setattr(process_executor, "_MAX_MEMORY_LEAK_SIZE", sys.maxsize)  # noqa: B010 - no option
 
     def watch() -> None:
         while os.getppid() == parent:
