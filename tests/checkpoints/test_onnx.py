@@ -212,6 +212,8 @@ def outside(location, offset="0", length="12"):
         ([tensor()], "w whose shape"),
         ([tensor(dims=[-3], raw_data=bytes(12))], r"shape \(-3,\)"),
         ([tensor(dims=[2**62, 2**62, 4])], "w whose shape"),
+        ([tensor(dims=[1] * 64 + [3], raw_data=bytes(12))], "w of 65 dimensions"),
+        ([tensor(dims=[0, 2**62, 4])], "w of .0, 4611686018427387904, 4"),
         ([tensor(data_type=99, raw_data=bytes(12))], "unknown type 99"),
         ([tensor(data_type=0)], "unknown type 0"),
         ([tensor(name="", raw_data=bytes(12))], "without a name"),

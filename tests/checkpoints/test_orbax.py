@@ -114,6 +114,10 @@ def escape(top):
     top["tree_metadata"]["('../..', 'x')"] = leaf
 
 
+def count(top):
+    top["tree_metadata"]["('params', 'bn', 'scale')"]["key_metadata"][1]["key_type"] = 1
+
+
 def without_leaf(top):
     del top["tree_metadata"]["('params', 'bn', 'scale')"]
 
@@ -124,6 +128,7 @@ def without_leaf(top):
         (rename, "described as another one"),
         (misname, "described as another one"),
         (rename_both, "do not share, as 'params.bn."),
+        (count, "params that is a list and is none"),
         (without_leaf, "do not share, as 'params.bn.scale'"),
         (escape, "the name '../../x'"),
         (lambda top: top.update(use_ocdbt=1), "use_ocdbt that is neither"),

@@ -24,7 +24,6 @@ _MOST_OBJECTS: Final = 100_000
 #: Bytes in which everything but an array fits as a rule, and those in which it must.
 _WINDOW: Final = 512
 _LARGEST_VALUE: Final = 1 << 20
-_LARGEST_RANK: Final = 64
 #: First byte -> how the length after it is written (https://github.com/msgpack/msgpack, spec.md).
 _EXTENSIONS: Final = {0xC7: ">B", 0xC8: ">H", 0xC9: ">I"}
 _FIXED_EXTENSIONS: Final = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
@@ -113,7 +112,6 @@ def _numbered(entry: object) -> list[Any] | None:
 def _is_shape(shape: object) -> bool:
     return (
         isinstance(shape, list | tuple)
-        and len(cast("list[Any]", shape)) <= _LARGEST_RANK
         and all(type(n) is int and n >= 0 for n in cast("list[Any]", shape))
     )
 

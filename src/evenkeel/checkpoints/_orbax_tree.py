@@ -71,6 +71,7 @@ def read_item(folder: Path) -> Item:
     """
     top = _object(_json(folder / METADATA), "description")
     leaves = [_leaf(key, told) for key, told in _object(top.get("tree_metadata"), "tree").items()]
+    _check_lists(leaves)
     arrays = [entry for entry in leaves if entry.type in ARRAY_TYPES]
     nnx = bool(arrays) and all(len(e.keys) > 1 and e.keys[-1] == _VALUE for e in arrays)
     entries = {"/".join(entry.keys[:-1] if nnx else entry.keys): entry for entry in arrays}
@@ -118,6 +119,16 @@ def _leaf(text: str, told: object) -> Entry:
     if text != str(tuple(keys)) or not isinstance(kind, str):
         raise Damaged(f"the leaf {text} that is described as another one")
     return Entry(tuple(keys), tuple(lists), kind)
+
+
+def _check_lists(leaves: list[Entry]) -> None:
+    """What lies below one name is a list or is none, and a list counts its items."""
+    kinds: dict[tuple[str, ...], bool] = {}
+    for leaf in leaves:
+        for depth, (key, counts) in enumerate(zip(leaf.keys, leaf.lists, strict=True)):
+            above = leaf.keys[:depth]
+            if counts != kinds.setdefault(above, counts) or (counts and not key.isdecimal()):
+                raise Damaged(f"{'.'.join(above) or 'a top'} that is a list and is none")
 
 
 def _check_names(entries: dict[str, Entry]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
     from evenkeel.checkpoints._checkpoint import Checkpoint
 
+#: What NumPy's arrays can have: dimensions, and bytes with empty dimensions counted as one.
+_LARGEST_RANK: Final = 64
+_LARGEST_SIZE: Final = 2**63 - 1
+#: The largest element type has 16 bytes.
+_WIDEST: Final = 16
 #: Kind -> module with ``read`` and ``write``.
 MODULES: Final = {
     "safetensors": "_safetensors",
@@ -53,7 +59,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         _require_path(place)
         module = importlib.import_module(f"evenkeel.checkpoints.{MODULES[sniff(place)]}")
-        return module.read(place)
+        found: Checkpoint = module.read(place)
     except OSError as error:
         raise refusal(
             place,
@@ -61,6 +67,22 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             why="the system does not let this process read it",
             do="check the path, its permissions and the disk",
         ) from error
+    _require_shapes(found)
+    return found
+
+
+def _require_shapes(found: Checkpoint) -> None:
+    """Refuse shapes without bytes behind them that no array can have: 1 x 1 x ..., 0 x 2^63."""
+    for name, array in found.arrays.items():
+        size = math.prod(max(n, 1) for n in array.shape) * _WIDEST
+        if len(array.shape) > _LARGEST_RANK or size > _LARGEST_SIZE:
+            shape = f"{len(array.shape)} dimensions" if len(array.shape) > 9 else f"{array.shape}"
+            raise refusal(
+                found.path,
+                got=f"an array {name} of {shape}",
+                why="no array can have this shape, so the file is damaged",
+                do="copy or export it again",
+            )
 
 
 def _require_path(path: Path) -> None:
