@@ -164,7 +164,8 @@ def test_settings_in_the_metadata_are_read_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"bn": "{}"}', json.dumps({"bn": Spec(4, name="bn").to_json()})]
+    "text",
+    ["{", "[]", "3", '{"bn": 3}', '{"bn": "{}"}', json.dumps({"bn": Spec(4, name="bn").to_json()})],
 )
 def test_damaged_settings_are_refused(text):
     arrays = {"bn.running_mean": np.zeros(3, "f4"), "bn.running_var": np.ones(3, "f4")}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from evenkeel.checkpoints import Checkpoint
 from evenkeel.dialects._layers import Layer, state_arrays
-from evenkeel.errors import InputError, UnsayableError
+from evenkeel.errors import UnsayableError
 from evenkeel.spec import Momentum, Spec, State
 from evenkeel.tools._convert import _settings as settings
 
@@ -102,12 +100,3 @@ def test_settings_that_nobody_stores_are_not_invented():
     half = layer(KERAS, ("eps", "momentum"))
     found = settings.setting_of(half, half, None, "torch", carried=False)
     assert (found.values, found.unknown) == ({"variance": "biased"}, ("eps", "momentum"))
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"bn": 3}', '{"bn": "{}"}', "3"])
-def test_damaged_settings_of_a_file_are_refused(text):
-    checkpoint = Checkpoint(
-        Path("a"), "safetensors", {}, config={"metadata": {settings.METADATA: text}}
-    )
-    with pytest.raises(InputError, match="batch-norm settings of a"):
-        settings.stored_specs(checkpoint)

@@ -110,9 +110,8 @@ def _numbered(entry: object) -> list[Any] | None:
 
 
 def _is_shape(shape: object) -> bool:
-    return (
-        isinstance(shape, list | tuple)
-        and all(type(n) is int and n >= 0 for n in cast("list[Any]", shape))
+    return isinstance(shape, list | tuple) and all(
+        type(n) is int and n >= 0 for n in cast("list[Any]", shape)
     )
 
 

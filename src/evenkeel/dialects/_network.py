@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from evenkeel.errors import InputError, explain
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -120,3 +122,15 @@ class Network(Protocol):
     def close(self) -> None:
         """Give back what the network holds beside the user's object (a process, a session)."""
         ...
+
+
+def no_such_part(framework: str, asked: str, got: str) -> InputError:
+    """The error for a layer or role that a network does not have."""
+    return InputError(
+        explain(
+            asked=f"write {asked} of a model of {framework}",
+            got=got,
+            why="there is no such thing in it",
+            do="use the names and roles of layers()",
+        )
+    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from evenkeel.dialects._network import Call, Trace
+from evenkeel.dialects._network import Call, Trace, no_such_part
 from evenkeel.dialects.onnx._batch_norm import to_tensor
 from evenkeel.dialects.onnx._double import to_double
 from evenkeel.dialects.onnx._graph import STANDARD, Graph, graph_of_model
@@ -154,13 +154,15 @@ class OnnxNetwork:
 
     def _part(self, name: str) -> Part:
         if name not in self._by_name:
-            raise _unknown(f"the layer {name!r}", f"layers {list(self._by_name)}")
+            raise no_such_part("ONNX", f"the layer {name!r}", f"layers {list(self._by_name)}")
         return self._by_name[name]
 
     def _planned(self, name: str, role: str, array: NDArray[Any]) -> tuple[str, NDArray[Any]]:
         part = self._part(name)
         if role not in part.roles:
-            raise _unknown(f"{role!r} of the layer {name!r}", f"a layer with {sorted(part.roles)}")
+            raise no_such_part(
+                "ONNX", f"{role!r} of the layer {name!r}", f"a layer with {sorted(part.roles)}"
+            )
         held = part.roles[role]
         shape = part.layer(self._graph).shapes[role]
         if array.shape != shape:
@@ -245,16 +247,5 @@ def _shared(array: str, name: str, role: str) -> InputError:
             got=f"the initializer {array!r}, which another layer or role has, too",
             why="the exporter stored equal arrays once, and the new ones differ",
             do="export the model again with arrays that differ",
-        )
-    )
-
-
-def _unknown(asked: str, got: str) -> InputError:
-    return InputError(
-        explain(
-            asked=f"write {asked} of an ONNX model",
-            got=got,
-            why="there is no such thing in it",
-            do="use the names and roles of layers()",
         )
     )

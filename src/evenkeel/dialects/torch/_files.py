@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -12,11 +11,11 @@ import numpy as np
 
 from evenkeel.checkpoints import StoredArray
 from evenkeel.dialects._layers import Kind, Layer, StoredNetwork
+from evenkeel.dialects._stored_specs import stored_specs
 from evenkeel.dialects.torch._arrays import read_layer
 from evenkeel.dialects.torch._guess import Guess, fits, guess
 from evenkeel.dialects.torch._layouts import Role, roles_of, rows_of_flattened
 from evenkeel.errors import InputError, UnsayableError, explain
-from evenkeel.spec import Spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,11 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evenkeel.checkpoints import Checkpoint
+    from evenkeel.spec import Spec
 
     Own = dict[str, StoredArray]
 
-#: Key of a file's metadata: JSON of {layer name: JSON text of its Spec}.
-METADATA: Final = "evenkeel.batch_norm"
 _STATISTICS: Final = ("running_mean", "running_var")
 _COUNTER: Final = "num_batches_tracked"
 _BATCH_NORM: Final = ("weight", "bias", *_STATISTICS, _COUNTER)
@@ -57,7 +55,7 @@ def read_network(checkpoint: Checkpoint, kinds: Mapping[str, str] | None = None)
     for name, array in checkpoint.arrays.items():
         prefix, _, key = name.rpartition(".")
         groups.setdefault(prefix, {})[key] = array
-    specs = _stored_specs(checkpoint)
+    specs = stored_specs(checkpoint)
     layers: list[Layer] = []
     taken: set[str] = set()
     for prefix, own in groups.items():
@@ -151,24 +149,6 @@ def _batch_norm(checkpoint: Checkpoint, name: str, own: Own, spec: Spec | None) 
         arrays["batches"] = StoredArray((), "int64", lambda: count)
     assumed = found.assumed if spec is None else ()
     return Layer(name, "batch_norm", arrays, spec=spec or found.spec, assumed=assumed)
-
-
-def _stored_specs(checkpoint: Checkpoint) -> dict[str, Spec]:
-    metadata = checkpoint.config.get("metadata", checkpoint.config)
-    text = metadata.get(METADATA) if isinstance(metadata, dict) else None
-    if text is None:
-        return {}
-    try:
-        return {name: Spec.from_json(spec) for name, spec in json.loads(text).items()}
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            explain(
-                asked=f"read the batch-norm settings of {checkpoint.path}",
-                got=f"{METADATA} = {str(text)[:80]!r}",
-                why=f"it is damaged ({str(error).splitlines()[0]})",
-                do="copy the file again, or remove the entry from its metadata",
-            )
-        ) from error
 
 
 def _told(found: Guess, own: Own, kinds: Mapping[str, str]) -> Guess:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from evenkeel.dialects._network import Step, Trace
+from evenkeel.dialects._network import Step, Trace, no_such_part
 from evenkeel.dialects.torch._parts import Part, find_parts
 from evenkeel.dialects.torch._quiet import without_randomness
 from evenkeel.dialects.torch._run import (
@@ -115,7 +115,7 @@ class TorchNetwork:
         """
         part = self._part(layer)
         if part.spec is None:
-            raise _unknown(f"the batch norm {layer!r}", f"a layer of kind {part.kind}")
+            raise no_such_part("torch", f"the batch norm {layer!r}", f"a layer of kind {part.kind}")
         found = configure(part.module, spec)
         self._by_name = {part.name: part for part in find_parts(self.model)}
         return found
@@ -159,7 +159,7 @@ class TorchNetwork:
     def _part(self, name: str) -> Part:
         if name not in self._by_name:
             known = ", ".join(map(repr, self._by_name)) or "no layers"
-            raise _unknown(f"the layer {name!r}", f"a model with {known}")
+            raise no_such_part("torch", f"the layer {name!r}", f"a model with {known}")
         return self._by_name[name]
 
     def _planned(
@@ -167,7 +167,9 @@ class TorchNetwork:
     ) -> list[tuple[Tensor, NDArray[Any]]]:
         part = self._part(name)
         if role not in part.roles:
-            raise _unknown(f"{role!r} of the layer {name!r}", f"a layer with {sorted(part.roles)}")
+            raise no_such_part(
+                "torch", f"{role!r} of the layer {name!r}", f"a layer with {sorted(part.roles)}"
+            )
         held, tensors = part.roles[role], part.tensors(role)
         shape = held.shape(*(tuple(tensor.shape) for tensor in tensors))
         array = np.asarray(array)
@@ -278,14 +280,3 @@ def _require_channels(first: Part, inputs: NDArray[Any]) -> None:
                 do="pass inputs as the model itself takes them, channels first",
             )
         )
-
-
-def _unknown(asked: str, got: str) -> InputError:
-    return InputError(
-        explain(
-            asked=f"write {asked} of a torch model",
-            got=got,
-            why="there is no such thing in it",
-            do="use the names and roles of layers()",
-        )
-    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from evenkeel.dialects._stored_specs import to_metadata
 from evenkeel.errors import InputError, UnsayableError, explain
 from evenkeel.tools._convert import _settings as settings
 from evenkeel.tools._convert._formats import Like, Target, dialect_of
@@ -288,11 +288,11 @@ def _preprocessing(layer: Layer) -> str:
 def _metadata(written: list[Layer], sources: list[Layer]) -> dict[str, str]:
     """The settings of every batch-norm layer whose source says them all."""
     specs = {
-        new.name: replace(settings.in_target(new.spec, "torch"), name=new.name).to_json()
+        new.name: replace(settings.in_target(new.spec, "torch"), name=new.name)
         for new, source in zip(written, sources, strict=True)
         if new.spec is not None and settings.is_settled(source)
     }
-    return {settings.METADATA: json.dumps(specs)} if specs else {}
+    return to_metadata(specs)
 
 
 def _beside(checkpoint: Checkpoint) -> tuple[LeftOut, ...]:

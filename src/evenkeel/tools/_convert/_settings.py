@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from evenkeel.errors import InputError, UnsayableError, explain
+from evenkeel.errors import UnsayableError, explain
 from evenkeel.tools._convert._records import LeftOut, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from evenkeel.checkpoints import Checkpoint
     from evenkeel.dialects._layers import Layer
     from evenkeel.dialects._unsayable import Unsayable
     from evenkeel.spec import Spec
     from evenkeel.tools._convert._records import Framework, Purpose
 
-#: Key of a safetensors file's metadata: JSON of {layer: JSON text of its Spec}.
-METADATA: Final = "evenkeel.batch_norm"
 #: Field -> what would differ if two layers did not share it.
 _EFFECTS: Final = {
     "eps": "inference",
@@ -56,31 +52,6 @@ _NORMS: Final = {
 _SIDES: Final = {"torch": "new", "keras": "old", "flax": "old", "onnx": "old"}
 #: Fields that decide what a layer computes and that files of weights do not store.
 DECIDING: Final = ("eps", "momentum", "variance")
-
-
-def stored_specs(checkpoint: Checkpoint) -> dict[str, Spec]:
-    """The descriptions that :func:`evenkeel.convert` put into a file's metadata, by layer.
-
-    Raises:
-        InputError: they are damaged.
-    """
-    from evenkeel.spec import Spec
-
-    text = checkpoint.config.get("metadata", {}).get(METADATA)
-    if not isinstance(text, str):
-        return {}
-    try:
-        found = json.loads(text)
-        return {str(name): Spec.from_json(spec) for name, spec in found.items()}
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise InputError(
-            explain(
-                asked=f"read the batch-norm settings of {checkpoint.path}",
-                got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-                why=f"its metadata {METADATA} is not what evenkeel writes",
-                do="remove that entry, or convert the file again",
-            )
-        ) from error
 
 
 def is_settled(layer: Layer) -> bool:

@@ -13,9 +13,9 @@ import numpy as np
 from evenkeel import checkpoints
 from evenkeel.dialects import torch as dialect
 from evenkeel.dialects._open import open_network
+from evenkeel.dialects._stored_specs import stored_specs
 from evenkeel.errors import EvenkeelError, InputError, explain
 from evenkeel.tools._convert._formats import dialect_of, framework_of
-from evenkeel.tools._convert._settings import stored_specs
 from evenkeel.tools._describe import describe
 from evenkeel.tools._inspect._counts import count
 from evenkeel.tools._inspect._network import class_of, framework_of_model, subjects_of
