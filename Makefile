@@ -8,7 +8,7 @@ BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test test-all lint bench docs clean
+.PHONY: study test test-all fuzzing lint bench docs clean
 
 study: $(VENV)/.study  ## train with and without batch norm, write study/report.html
 	$(BIN)/evenkeel study $(ARGS)
@@ -18,7 +18,12 @@ test: $(VENV)/.dev  ## everything that runs in ten minutes on two cores
 
 test-all: $(VENV)/.dev $(VENV)/.zoo  ## the slow tier too; its summary goes to docs/test-all.md
 	$(BIN)/pytest -n 2 --dist worksteal --junitxml=build/test-all.xml $(ARGS)
-	$(BIN)/python tests/summarize.py build/test-all.xml docs/test-all.md
+	$(BIN)/python tests/summarize.py docs/test-all.md build/test-all.xml
+
+fuzzing: $(VENV)/.dev  ## every reader on 20000 damaged files, for an hour or two
+	EVENKEEL_FUZZ=20000 $(BIN)/pytest -n 2 tests/checkpoints/test_fuzz.py \
+		-k many --junitxml=build/fuzzing.xml $(ARGS)
+	$(BIN)/python tests/summarize.py docs/fuzzing.md build/fuzzing.xml
 
 lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff format --check
