@@ -91,7 +91,15 @@ def recorded() -> dict[tuple[str, str], dict[str, Any]]:
 
 def table() -> str:
     """All records in Markdown."""
-    titles = ("from", "to", "outputs", "step by step", "free run", "equal", "naive port")
+    titles = (
+        "from",
+        "to",
+        "outputs",
+        "step by step",
+        "free run",
+        "port",
+        "what the naive port gets wrong",
+    )
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for pair, record in recorded().items():
         naive = record["naive"]
@@ -100,8 +108,8 @@ def table() -> str:
             f"{record['inference']['ratio']:.2f}",
             f"{record['step_by_step']['largest_share_of_bound']:.2f}",
             f"{record['free_run']['largest_difference']:.0e}",
-            "yes" if record["equal"] else "NO",
-            f"{'equal' if naive['equal'] else 'not equal'}: {', '.join(naive['causes'])}",
+            "equal" if record["equal"] else "NOT EQUAL",
+            "equal" if naive["equal"] else ", ".join(naive["causes"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from evenkeel import checkpoints
 from evenkeel.errors import FileError, InputError, explain
 from evenkeel.tools._convert._records import Framework
-from evenkeel.tools._describe import describe
 
 if TYPE_CHECKING:
     import os
@@ -177,7 +176,7 @@ def _like_model(model: Any, target: Target, folder: Path) -> Like:  # noqa: ANN4
     from evenkeel.dialects._open import open_network
 
     network = open_network(model)
-    said = f"the model ({describe(model)})"
+    said = f"the model ({type(model).__name__})"
     found = network.framework.partition(" ")[0]
     try:
         if found != target.framework:

@@ -146,7 +146,7 @@ def compare_with_like(
                 asked=f"convert the batch-norm layer {source.name!r}",
                 got=f"{wanted} ({framework}'s convention)",
                 why=f"{like.name!r} of {said} has {there}, and the target would have it, too",
-                do=f"build the model of {said} with {wanted}: {code_of(source, framework)}",
+                do=f"build it with {wanted}, {code_of(source, framework)}, and pass that as like",
             )
         )
     return [

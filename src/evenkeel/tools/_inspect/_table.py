@@ -140,16 +140,18 @@ def _letters(index: int) -> str:
 
 
 def _layer_table(report: Inspection) -> Table:
-    headers = ("layer", "set", "C", "gamma", "beta", "mean", "variance", "seen", "mark")
+    headers = ["layer", "set", "C", "gamma", "beta", "mean", "variance", "seen", "mark"]
+    letters = {settings: letter for letter, (settings, _) in _groups(report.rows).items()}
+    worst = _worst(report.findings)
+    if not worst:
+        headers.remove("mark")  # the room is for the names
     table = new_table(*headers)
     for name in ("C", "seen"):
         table.columns[headers.index(name)].justify = "right"
-    letters = {settings: letter for letter, (settings, _) in _groups(report.rows).items()}
-    worst = _worst(report.findings)
     for row in report.rows:
         ranges = (row.weight, row.bias, row.running_mean, row.running_var)
         severity = worst.get(row.name, "")
-        table.add_row(
+        cells = (
             Text(_name(row.name)),
             letters[_settings(row)],
             "?" if row.channels is None else str(row.channels),
@@ -157,6 +159,7 @@ def _layer_table(report: Inspection) -> Table:
             "-" if row.batches is None else str(row.batches),
             Text(_MARKS.get(severity, ""), style=_STYLES.get(severity, "")),
         )
+        table.add_row(*cells[: len(headers)])
     return table
 
 
