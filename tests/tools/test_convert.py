@@ -107,13 +107,48 @@ def test_torch_to_flax_and_back_keeps_every_bit(source, tmp_path):
 
 def test_a_dense_layer_behind_a_flattened_picture_needs_its_sizes(source, tmp_path):
     message = refused(source, tmp_path / "b.msgpack")
-    assert "144 inputs behind a convolution of 4 channels" in message
+    assert "144 inputs, perhaps behind a convolution of 4 channels" in message
     assert '"dense:6x6x4"' in message
     assert "a picture of 5x6x4" in refused(
         source, tmp_path / "b.msgpack", kinds={"4": "dense:5x6x4"}
     )
     report = convert(source, tmp_path / "b.msgpack", kinds={"4": "dense"})
     assert report.rows[2].change == "(out, in) -> (in, out)"
+
+
+def test_sorted_names_do_not_hide_a_flattened_picture(tmp_path):
+    features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.MaxPool2d(2))
+    head = nn.Sequential(nn.Linear(128, 12), nn.ReLU(), nn.Linear(12, 5))
+    model = nn.ModuleDict({"features": features, "classifier": head})
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    torch.save(model.state_dict(), tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        message = refused(tmp_path / name, tmp_path / "b.msgpack")
+        assert "128 inputs, perhaps behind a convolution of 8 channels" in message
+        assert '{"classifier.0": "dense:4x4x8"}' in message
+    wrong, right = {"classifier.0": "dense"}, {"classifier.0": "dense:4x4x8"}
+    convert(tmp_path / "a.pt", tmp_path / "wrong.msgpack", kinds=wrong)
+    convert(tmp_path / "a.safetensors", tmp_path / "right.msgpack", kinds=right)
+    for name in ("wrong.msgpack", "right.msgpack"):
+        found = compare_files(tmp_path / "a.pt", tmp_path / name)
+        assert [row.what for row in found.rows if row.verdict == "undecided"] == ["kernel"]
+        assert not found.equal
+    told = [
+        compare_files(tmp_path / "a.pt", tmp_path / f, kinds=right).equal
+        for f in ("wrong.msgpack", "right.msgpack")
+    ]
+    assert told == [False, True]
+
+
+def test_a_layer_of_as_many_outputs_is_taken_as_the_one_before(tmp_path):
+    layers = {"conv1": nn.Conv2d(3, 16, 3), "conv2": nn.Conv2d(16, 32, 3), "fc": nn.Linear(32, 5)}
+    save_file(nn.ModuleDict(layers).state_dict(), tmp_path / "a.safetensors")
+    report = convert(tmp_path / "a.safetensors", tmp_path / "b.msgpack")
+    assert any("not behind a flattened picture" in r and " fc" in r for r in report.remarks)
+    torch.save(nn.ModuleDict(layers).state_dict(), tmp_path / "a.pt")
+    assert not any(
+        "flattened" in r for r in convert(tmp_path / "a.pt", tmp_path / "c.msgpack").remarks
+    )
 
 
 def specs_of(path) -> dict[str, Spec]:

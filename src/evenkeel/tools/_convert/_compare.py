@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from evenkeel import checkpoints
+from evenkeel.tools._convert._flattened import doubt
 from evenkeel.tools._convert._formats import framework_of
-from evenkeel.tools._convert._layers import with_rows
+from evenkeel.tools._convert._layers import CHANNELS_FIRST, with_rows
 from evenkeel.tools._convert._matching import Match, Side, match_layers
 from evenkeel.tools._convert._read import fitting_kinds, has_model_order, read_source
 from evenkeel.tools._convert._settings import DECIDING, comparable
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from evenkeel.dialects._layers import Layer
     from evenkeel.tools._convert._records import Framework
 
-Verdict: TypeAlias = Literal["equal", "differs", "shape", "only in a", "only in b", "not stored"]
+Verdict: TypeAlias = Literal[
+    "equal", "differs", "undecided", "shape", "only in a", "only in b", "not stored"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ class ComparedArray:
         b: in the second.
         what: the role or the setting; empty where the names are those of arrays.
         verdict: ``"equal"`` means every value exactly; ``"not stored"`` that a setting is in one
-            file at most.
+            file at most; ``"undecided"`` that the rows of a dense layer may or may not be those
+            of a flattened picture, which has another order in the other framework.
         detail: the largest difference, the shapes, or the two settings.
     """
 
@@ -142,8 +146,28 @@ def _by_layer(
     right = Side(str(two.path), theirs, has_model_order(two))
     rows: list[ComparedArray] = []
     for pair in match_layers(left, right, mapping):
-        rows += _pair(pair, first, second)
+        found = list(_pair(pair, first, second))
+        if (first in CHANNELS_FIRST) != (second in CHANNELS_FIRST):
+            found = [_undecided(row, pair, left, right) for row in found]
+        rows += found
     return rows
+
+
+def _undecided(row: ComparedArray, pair: Match, left: Side, right: Side) -> ComparedArray:
+    """The row, or that nobody knows whether it had to be equal."""
+    told = pair.source.settings.get("flattened") or pair.target.settings.get("flattened")
+    if told or row.what != "kernel" or row.verdict not in {"equal", "differs"}:
+        return row
+    doubts = [
+        doubt(layer, side.layers, ordered=side.ordered)
+        for layer, side in ((pair.source, left), (pair.target, right))
+    ]
+    known = [found for found in doubts if found is not None]
+    if len(known) < len(doubts) or all(found.plain for found in known):
+        return row
+    found = next(found for found in known if not found.plain)
+    said = f"behind a flattened picture or not? say it: --kind {row.a}=dense:{found.picture()}"
+    return replace(row, verdict="undecided", detail=f"{said}, or =dense")
 
 
 def _pair(pair: Match, first: Framework, second: Framework) -> Iterator[ComparedArray]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from evenkeel.tools._convert._compare import ComparedArray, FileComparison
 
-_STYLES: Final = {"differs": "bold red", "shape": "bold red"}
+_STYLES: Final = {"differs": "bold red", "shape": "bold red", "undecided": "yellow"}
 
 
 def to_text(report: FileComparison) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from evenkeel.dialects._stored_specs import to_metadata
 from evenkeel.errors import InputError, UnsayableError, explain
 from evenkeel.tools._convert import _settings as settings
+from evenkeel.tools._convert._flattened import Doubt, doubt
 from evenkeel.tools._convert._formats import Like, Target, dialect_of
 from evenkeel.tools._convert._layers import CHANNELS_FIRST, adapt, change_of, holds_no_weight
 from evenkeel.tools._convert._matching import Match, Side, match_layers
@@ -80,8 +81,10 @@ class Job:
         written: list[Layer] = []
         named: list[Layer] = []
         found: list[Setting | None] = []
+        doubts: dict[str, Doubt | None] = {}
         for layer, pair in pairs:
-            self._require_rows(layer, pair, layers)
+            doubts[layer.name] = self._doubt(layer, pair, layers)
+            self._require_rows(layer, doubts[layer.name])
             new, made = self._adapt(layer, pair)
             left_out += self._check(layer, new, pair)
             written.append(new)
@@ -95,7 +98,7 @@ class Job:
             report,
             settings=tuple(filter(None, found)),
             left_out=(*left_out, *_beside(self.checkpoint)),
-            remarks=(*report.remarks, *network.remarks, *self._taken(pairs)),
+            remarks=(*report.remarks, *network.remarks, *self._taken(pairs), *_taken_plain(doubts)),
         )
         sources = [layer for layer, _ in pairs]
         return Plan(arrays, _metadata(named, sources) if self._carries else {}, report)
@@ -158,23 +161,26 @@ class Job:
         pairs = match_layers(ours, Side(self.like.said, theirs, order), mapping)
         return [(pair.source, pair) for pair in pairs]
 
-    def _require_rows(self, layer: Layer, pair: Match | None, layers: list[Layer]) -> None:
-        """Refuse a dense layer behind a flattened picture whose order of rows nobody knows."""
+    def _doubt(self, layer: Layer, pair: Match | None, layers: list[Layer]) -> Doubt | None:
+        """What is not known about the order of a dense layer's rows, if it matters here."""
         mixed = (self.framework in CHANNELS_FIRST) != (self.goal.framework in CHANNELS_FIRST)
         told = layer.settings.get("flattened") or (pair and pair.target.settings.get("flattened"))
-        if layer.kind != "dense" or not mixed or told:
+        if not mixed or told:
+            return None
+        return doubt(layer, layers, ordered=has_model_order(self.checkpoint))
+
+    def _require_rows(self, layer: Layer, found: Doubt | None) -> None:
+        """Refuse a dense layer behind a flattened picture whose order of rows nobody knows."""
+        if found is None or found.plain:
             return
-        before = _width_before(layer, layers)
-        rows = layer.shapes["kernel"][0]
-        if before is None or rows == before or rows % before:
-            return
+        widths = " or ".join(map(str, found.channels[:_LISTED]))
         raise InputError(
             explain(
                 asked=f"convert the dense layer {layer.name!r} to {self.goal.framework}",
-                got=f"{rows} inputs behind a convolution of {before} channels",
+                got=f"{found.rows} inputs, perhaps behind a convolution of {widths} channels",
                 why="flattened pictures have their rows in another order there, which depends on "
                 "height and width",
-                do=f'say the sizes, kinds={{"{layer.name}": "dense:{_picture(rows, before)}"}} '
+                do=f'say the sizes, kinds={{"{layer.name}": "dense:{found.picture()}"}} '
                 '(--kind), height and width as they are; "dense" if nothing was flattened',
             )
         )
@@ -257,23 +263,15 @@ def _is_weight(array: StoredArray) -> bool:
     return "float" in array.dtype and math.prod(array.shape) > 1
 
 
-def _width_before(layer: Layer, layers: list[Layer]) -> int | None:
-    """Channels of the convolution that the layer comes after, None after anything dense."""
-    for other in reversed(layers[: layers.index(layer)]):
-        if other.kind == "conv":
-            return other.shapes["kernel"][-1]
-        if other.kind == "conv_transpose":
-            return other.shapes["kernel"][-2]
-        if other.kind not in {"batch_norm", "layer_norm", "group_norm", "prelu"}:
-            return None
-    return None
-
-
-def _picture(rows: int, channels: int) -> str:
-    """Sizes of a flattened picture that would fit, square where possible."""
-    places = rows // channels
-    height = math.isqrt(places) if math.isqrt(places) ** 2 == places else 1
-    return f"{height}x{places // height}x{channels}"
+def _taken_plain(doubts: Mapping[str, Doubt | None]) -> list[str]:
+    """The dense layers that were taken as not behind a flattened picture, by their widths."""
+    names = [name for name, found in doubts.items() if found is not None]
+    if not names:
+        return []
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    said = "taken as not behind a flattened picture, because another layer has as many outputs"
+    do = "if one is, say its sizes, --kind NAME=dense:HxWxC"
+    return [f"{said}: {', '.join(names[:_LISTED])}{more}; {do}"]
 
 
 def _preprocessing(layer: Layer) -> str:
