@@ -221,3 +221,19 @@ def test_the_interface_is_complete():
     methods = [name for name in vars(Network) if not name.startswith("_")]
     assert methods
     assert all(callable(getattr(RemoteNetwork, name)) for name in methods if name != "framework")
+
+
+@pytest.mark.slow
+def test_a_file_with_the_layer_of_evenkeel_is_opened(tmp_path):
+    code = (
+        "import keras; from evenkeel.integrations.keras import BatchNormalization as B; "
+        "i = keras.Input((4, 4, 3)); "
+        f"keras.Model(i, B(variance='unbiased')(i)).save({str(tmp_path / 'a.keras')!r})"
+    )
+    environment = os.environ | {"KERAS_BACKEND": "torch"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    network = open_remote(tmp_path / "a.keras", "torch")
+    try:
+        assert [layer.spec.variance for layer in network.layers()] == ["unbiased"]
+    finally:
+        network.close()

@@ -343,3 +343,7 @@ def test_nan_is_named_where_it_is_in_both_and_differs_elsewhere(tmp_path):
     assert (same.equal, same.rows[0].detail) == (True, "NaN in both")
     other = compare_files(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert (other.equal, "1 NaN" in other.rows[0].detail) == (False, True)
+
+
+def test_a_mapping_without_like_is_refused(source, tmp_path):
+    assert "no like" in refused(source, tmp_path / "b.msgpack", mapping={"4": "head"})

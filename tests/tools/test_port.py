@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import warnings
 from typing import Any
@@ -208,3 +209,22 @@ def test_an_unknown_choice_is_refused(choice: dict[str, str]) -> None:
 def test_nan_is_no_proof() -> None:
     assert not Proof(0.0, float("nan"), 1.0, 1.0).holds
     assert not Proof(0.0, 1.0, float("nan"), 1.0).holds
+
+
+def test_an_example_that_the_network_does_not_take_is_refused():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    with pytest.raises(InputError, match=r"float32 of shape \(2, 8, 8, 5\).*RuntimeError") as found:
+        port(network, copy.deepcopy(network), np.zeros((2, 5, 8, 8), np.float32))
+    assert "do:" in str(found.value)
+
+
+def test_nan_is_named_as_such():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1))
+    images = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
+    broken = copy.deepcopy(network)
+    with torch.no_grad():
+        broken[2].weight[0, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN or Inf in the output of '2'"):
+        port(broken, network, images)
+    with pytest.raises(InputError, match="an example with NaN"):
+        port(network, copy.deepcopy(network), np.full_like(images, np.nan))

@@ -97,7 +97,8 @@ class Child:
             return self._send(self._process, line, most)
         except (BrokenPipeError, EOFError) as error:
             raise ChildError(
-                f"cannot be read because {self.library} does not start (is it installed?)"
+                f"cannot be read here, because {self.library} does not start; if it is not "
+                'installed: pip install "evenkeel[formats]", or [flax]'
             ) from error
 
     def _start(self) -> subprocess.Popen[bytes]:

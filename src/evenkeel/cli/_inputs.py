@@ -57,7 +57,16 @@ def _load(path: Path) -> NDArray[Any]:
     try:
         with path.open("rb") as file:
             return np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except OSError as error:
+        raise FileError(
+            explain(
+                asked=f"read the inputs {path}",
+                got=error.strerror or type(error).__name__,
+                why="the system does not let this process read it",
+                do="check the path; numpy.save(path, array) writes such a file",
+            )
+        ) from error
+    except (ValueError, EOFError, MemoryError) as error:
         raise FileError(
             explain(
                 asked=f"read the inputs {path}",

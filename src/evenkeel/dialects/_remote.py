@@ -54,9 +54,8 @@ def open_target(target: str | os.PathLike[str]) -> Network:
     text = os.fspath(target)
     suffix = Path(text).suffix.lower()
     if suffix == ".keras":
-        keras = importlib.import_module("keras")
         _require_file(text)
-        return open_network(keras.models.load_model(text, compile=False))
+        return open_network(_keras_model(text))
     if suffix == ".onnx":
         onnx = importlib.import_module("onnx")
         _require_file(text)
@@ -344,6 +343,22 @@ def _network(key: int) -> Network:
             )
         )
     return network
+
+
+def _keras_model(path: str) -> Any:
+    keras = importlib.import_module("keras")
+    importlib.import_module("evenkeel.integrations.keras")  # registers the layer of evenkeel
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise InputError(
+            explain(
+                asked=f"open the network in {path}",
+                got=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+                why="Keras cannot build it; a layer's class may be somebody's own and unknown here",
+                do="pass module:function, a function that builds the model and loads its weights",
+            )
+        ) from error
 
 
 def _require_file(path: str) -> None:

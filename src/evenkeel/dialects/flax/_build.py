@@ -137,13 +137,11 @@ def _mathematics(spec: Spec) -> list[Unsayable]:
         found.append(Unsayable("momentum", spec.momentum.value, why, do, "training"))
     if spec.average != "plain":
         why = "Flax averages from the stored value, without a correction"
-        do = "convert for inference only"
+        do = "use it for inference only"
         found.append(Unsayable("average", spec.average, why, do, "training"))
     if spec.renorm is not None:
         why = "Flax has no batch renormalization"
-        found.append(
-            Unsayable("renorm", spec.renorm, why, "convert for inference only", "training")
-        )
+        found.append(Unsayable("renorm", spec.renorm, why, "use it for inference only", "training"))
     return found
 
 
@@ -159,7 +157,7 @@ def _dtypes(spec: Spec) -> list[Unsayable]:
             found.append(Unsayable(field, dtype, why, do, "inference"))
     if spec.statistics_dtype in {"float16", "bfloat16"}:
         why = "Flax keeps running statistics in float32"
-        do = "convert for inference only; the values stay"
+        do = "the values stay, so use it for inference only"
         found.append(Unsayable("statistics_dtype", spec.statistics_dtype, why, do, "training"))
     return found
 
@@ -230,7 +228,7 @@ def _arrays(spec: Spec, state: State, *, says_more: bool) -> list[Unsayable]:
         found.append(Unsayable("batches", state.batches, why, USE_EXTENSION, effect))
     for name in state.others:
         why = "Flax's layer has no such array"
-        do = "convert for inference only"
+        do = "use it for inference only"
         found.append(Unsayable(f"others.{name}", name, why, do, "training"))
     return found
 

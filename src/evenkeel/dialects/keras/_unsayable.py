@@ -56,7 +56,7 @@ def _conventions(spec: Spec, says: frozenset[str]) -> Iterator[Unsayable]:
         yield _item("momentum", spec.momentum, why, "round it to 15 decimal places", "training")
     if spec.average != "plain":
         why = "Keras averages from what is stored, and does not divide when it reads"
-        yield _item("average", spec.average, why, "port it for inference only", "training")
+        yield _item("average", spec.average, why, "use it for inference only", "training")
     if spec.affine_frozen != spec.statistics_frozen and (spec.scale or spec.offset):
         why = "trainable=False freezes scale, offset and statistics together"
         do = "freeze both or none"
@@ -142,4 +142,4 @@ def _arrays(spec: Spec, state: State, says: frozenset[str]) -> Iterator[Unsayabl
         yield _item(f"others.{name}", "an array", "Keras has no such array", _PLAIN, "training")
     for name in sorted(held - state.others.keys()):
         why = "batch renormalization goes on from it"
-        yield _item(f"others.{name}", None, why, "port it for inference only", "training")
+        yield _item(f"others.{name}", None, why, "use it for inference only", "training")

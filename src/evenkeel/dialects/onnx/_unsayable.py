@@ -74,22 +74,22 @@ def _rounded(spec: Spec, field: str, value: float, loss: float, effect: Effect) 
 
 def _conventions(spec: Spec) -> Iterator[Unsayable]:
     if spec.variance != "biased":
-        why, do = "the operator stores the biased variance", "write it for inference only"
+        why, do = "the operator stores the biased variance", "use it for inference only"
         yield Unsayable("variance", spec.variance, why, do, "training")
     for field, usual in (("average", "plain"), ("renorm", None), ("masked", False)):
         value = getattr(spec, field)
         if value != usual:
-            why, do = "the operator has no such thing", "write it for inference only"
+            why, do = "the operator has no such thing", "use it for inference only"
             yield Unsayable(field, value, why, do, "training")
     for field in ("affine_frozen", "statistics_frozen", "synchronized"):
         if getattr(spec, field):
-            why, do = "a node says nothing of training", "write it for inference only"
+            why, do = "a node says nothing of training", "use it for inference only"
             yield Unsayable(field, getattr(spec, field), why, do, "training")
     for field, constant in (("scale", 1), ("offset", 0)):
         if not getattr(spec, field):
             why = f"a node always has one; it is written as {constant}, and must not be trained"
             yield Unsayable(
-                field, getattr(spec, field), why, "write it for inference only", "training"
+                field, getattr(spec, field), why, "use it for inference only", "training"
             )
 
 

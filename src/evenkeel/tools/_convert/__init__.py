@@ -72,6 +72,8 @@ def convert(
     goal = choose_target(target, to, overwrite=overwrite)
     checkpoint = checkpoints.read(source)
     _require_one_part(checkpoint)
+    if mapping and like is None:
+        raise _nothing_to_map(mapping)
     with open_like(like, goal) as example:
         framework = framework_of(checkpoint)
         if framework == goal.framework and example is None:
@@ -82,6 +84,18 @@ def convert(
         structure = example.checkpoint if example else None
         _write(plan, goal, structure, overwrite=overwrite)
     return plan.report
+
+
+def _nothing_to_map(mapping: Mapping[str, str]) -> InputError:
+    named = ", ".join(f"{a}={b}" for a, b in mapping.items())
+    return InputError(
+        explain(
+            asked="convert a checkpoint",
+            got=f"mapping (--map) {named}, and no like",
+            why="a mapping goes to the names of like; without it the source's own names stay",
+            do="pass like as well, or leave the mapping out",
+        )
+    )
 
 
 def _write(plan: Plan, goal: Target, like: Checkpoint | None, *, overwrite: bool) -> None:

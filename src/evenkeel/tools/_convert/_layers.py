@@ -117,7 +117,7 @@ def _made(pair: Match, purpose: Purpose) -> tuple[str, ...]:
     if trained and purpose == "training" and not frozen:
         values = ", ".join(f"{role} = {NEUTRAL[role]}" for role in trained)
         why = f"{like.name!r} of the target would train {values}, which the source does not have"
-        do = "build the target without it, freeze it, or ask for inference only"
+        do = "build the target without it, freeze it, or convert with purpose='inference'"
         raise _refusal(layer, f"no {', '.join(trained)}", why, do)
     return tuple(f"{role} = {NEUTRAL[role]}" for role in made)
 

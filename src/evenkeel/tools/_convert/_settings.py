@@ -80,7 +80,7 @@ def leave_out(
     if refused:
         do = "; ".join(dict.fromkeys(item.do for item in refused))
         if all(item.effect == "training" for item in refused):
-            do += "; or ask for inference only"
+            do += '; or convert with purpose="inference" (--inference)'
         raise UnsayableError(
             explain(
                 asked=f"convert the batch-norm layer {layer.name!r} to {framework}",
@@ -109,7 +109,7 @@ def drop_counter(layer: Layer, purpose: Purpose) -> list[LeftOut]:
                     asked=f"convert the batch-norm layer {layer.name!r}",
                     got=f"a cumulative average after {count} batches",
                     why="the target has no place for the counter that it goes on from",
-                    do="pass a like with evenkeel's own layers, or ask for inference only",
+                    do="pass a like with evenkeel's own layers, or purpose='inference'",
                 )
             )
         why = "the cumulative average starts anew"

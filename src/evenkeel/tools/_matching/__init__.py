@@ -19,6 +19,7 @@ from evenkeel.tools._matching._refusals import (
     leading,
 )
 from evenkeel.tools._matching._roles import settle_roles
+from evenkeel.tools._matching._runs import traced
 from evenkeel.tools._matching._search import Search
 
 if TYPE_CHECKING:
@@ -98,10 +99,10 @@ def _match(
 def _looked(source: Network, inputs: NDArray[Any]) -> tuple[Side, NDArray[Any]]:
     """The source on inputs that tell its layers apart, or on the example if those overflow."""
     example = similar_inputs(inputs)
-    trace = source.trace(example)
+    trace = traced(source, example)
     if np.isfinite(trace.output).all():
         return look(source, trace), example
-    return look(source, source.trace(inputs)), inputs
+    return look(source, traced(source, inputs)), inputs
 
 
 def _aligned(
@@ -111,8 +112,8 @@ def _aligned(
     ours, prepared = leading(one, example)
     theirs: tuple[Layer, ...] = ()
     if any(layer.kind in PREPROCESSING for layer in target.layers()):
-        theirs, _ = leading(look(target, target.trace(example)), example)
+        theirs, _ = leading(look(target, traced(target, example)), example)
     if check_preprocessing(ours, theirs):
-        return one, look(target, target.trace(example)), example, ()
-    two = look(target, target.trace(prepared))
+        return one, look(target, traced(target, example)), example, ()
+    two = look(target, traced(target, prepared))
     return one.without(layer.name for layer in ours), two, prepared, ours

@@ -11,6 +11,7 @@ from evenkeel.dialects._open import open_network
 from evenkeel.errors import EvenkeelWarning, InputError, explain
 from evenkeel.tools._matching import match
 from evenkeel.tools._matching._pairs import state_of
+from evenkeel.tools._matching._runs import require_finite, traced
 from evenkeel.tools._port._proof import first_difference, prove, run_both
 from evenkeel.tools._port._records import Port, Proof, SettingDifference
 from evenkeel.tools._port._settings import Purpose, apply_settings, find_differences, remaining
@@ -104,6 +105,7 @@ def _port(
     matching = match(source, target, inputs, mapping)
     differences = find_differences(matching)
     if not matching.agrees:
+        require_finite(traced(source, inputs), inputs)  # NaN agrees with nothing
         raise _refusal(matching.difference, differences, settings)
     if settings == "source":
         apply_settings(target, matching, purpose)
