@@ -120,13 +120,11 @@ class Case:
             gets a right checksum, as a hostile author would give it.
         silent: the largest share of accidents that change a name, a shape, an element type or
             the configuration and are not noticed; 0 where checksums cover them.
-        share: of the accidents of the slow tier.
     """
 
     golden: str
     inner: str = ""
     silent: float = 0.0
-    share: float = 1.0
 
     def __str__(self) -> str:
         return f"{self.golden}:{self.inner}" if self.inner else self.golden

@@ -351,10 +351,11 @@ def _keras_model(path: str) -> Any:
     try:
         return keras.models.load_model(path, compile=False)
     except (TypeError, ValueError, AttributeError, KeyError) as error:
+        text = str(error).strip().splitlines() or [""]
         raise InputError(
             explain(
                 asked=f"open the network in {path}",
-                got=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}",
+                got=f"{type(error).__name__}: {text[0]}",
                 why="Keras cannot build it; a layer's class may be somebody's own and unknown here",
                 do="pass module:function, a function that builds the model and loads its weights",
             )
