@@ -1,7 +1,9 @@
-// Walking the canonical view: positions, runs of one channel, rows of a tile.
+// Walking the canonical view: an item's elements as spans that lie one after the other in memory.
 #pragma once
 
-#include "types.hpp"
+#include <utility>
+
+#include "vector.hpp"
 
 namespace evenkeel::EVENKEEL_ISA {
 namespace {
@@ -27,90 +29,279 @@ struct Position {
   }
 };
 
-inline bool keeps(const Job& job, const Position& at) {
-  return job.mask.data == nullptr || job.mask.data[at.offset(job.mask)] != 0;
-}
-
 // The channels and positions of one work item.
 struct Item {
-  Index channel, width, begin, end;
+  Index channel, width, rows, begin, end;
 
   Item(const Job& job, Index tile, Index part)
       : channel(tile * job.plan.width),
         width(least(job.plan.width, job.C - channel)),
+        rows(job.plan.rows),
         begin(part * job.plan.span),
         end(least(begin + job.plan.span, job.N * job.S)) {}
 };
 
+// Repeats the numbers of a tile's channels for each of the rows that make a long one.
+template <class E>
+inline void repeat(const Item& item, E* values) {
+  for (Index i = item.width; i < item.width * item.rows; ++i) values[i] = values[i - item.width];
+}
+
+// The tensors of one pass; absent ones have no data.
+struct Views {
+  Source x, dy, residual;
+  Target out, dresidual;
+};
+
+// `count` elements in a row, of one channel or of `count` adjacent ones. Lane is the channel within
+// the tile, 0 in the second case.
 template <class T>
-inline void load_run(const T* __restrict from, Index step, Index count, double* __restrict to) {
-  if (step == 1) {
-    for (Index i = 0; i < count; ++i) to[i] = widen(from[i]);
-  } else {
-    for (Index i = 0; i < count; ++i) to[i] = widen(from[i * step]);
+struct Span {
+  Index lane, count;
+  const T *x, *dy, *residual;
+  T *out, *dresidual;
+
+  // The same positions of the next channel; absent tensors have no strides.
+  void next(const Views& views) {
+    ++lane;
+    x += views.x.c;
+    dy += views.dy.c;
+    residual += views.residual.c;
+    out += views.out.c;
+    dresidual += views.dresidual.c;
+  }
+};
+
+// One number for all elements of a span, or one for each.
+template <class E>
+struct Same {
+  E value;
+
+  Same(const E* values, Index lane) : value(values[lane]) {}
+
+  template <class V>
+  V at(Index) const {
+    return splat<V>(value);
+  }
+};
+
+template <class E>
+struct Each {
+  const E* values;
+
+  Each(const E* all, Index) : values(all) {}
+
+  template <class V>
+  V at(Index i) const {
+    return load<V>(values + i);
+  }
+};
+
+template <class T>
+inline const T* pointer(const Source& view, Index channel, const Position& at) {
+  if (view.data == nullptr) return nullptr;
+  return static_cast<const T*>(view.data) + channel * view.c + at.offset(view);
+}
+
+template <class T>
+inline T* pointer(const Target& view, Index channel, const Position& at) {
+  if (view.data == nullptr) return nullptr;
+  return static_cast<T*>(view.data) + channel * view.c + at.offset(view);
+}
+
+inline bool keeps(const Job& job, const Position& at) {
+  return job.mask.data == nullptr || job.mask.data[at.offset(job.mask)] != 0;
+}
+
+template <class From, class To>
+inline void copy_run(const From* from, Index from_step, Index count, To* to, Index to_step) {
+  if constexpr (std::is_same_v<To, double>) {
+    if (from_step == 1 && to_step == 1) {
+      return for_vectors<double>(count, [=]<class V>(Index i, auto part) {
+        store(load<V>(from + i, part), to + i, part);
+      });
+    }
+  }
+  for (Index i = 0; i < count; ++i) {
+    if constexpr (std::is_same_v<From, To>) {
+      to[i * to_step] = from[i * from_step];
+    } else {
+      narrow(widen(from[i * from_step]), to[i * to_step]);
+    }
   }
 }
 
-template <class T>
-inline void store_run(const double* __restrict from, Index count, T* __restrict to, Index step) {
-  if (step == 1) {
-    for (Index i = 0; i < count; ++i) narrow(from[i], to[i]);
-  } else {
-    for (Index i = 0; i < count; ++i) narrow(from[i], to[i * step]);
-  }
-}
-
-template <class T>
-inline void clear_run(Index count, T* to) {
-  for (Index i = 0; i < count; ++i) narrow(0.0, to[i]);
-}
-
-// Splits `count` positions from `begin` into runs of one n: visit(offset in the chunk, at, length).
+// Splits the positions [begin, end) into runs of one n: visit(position, length).
 template <class Visit>
-inline void for_runs(const Job& job, Index begin, Index count, const Visit& visit) {
+inline void for_runs(const Job& job, Index begin, Index end, const Visit& visit) {
   Position at(job, begin);
-  for (Index done = 0; done < count;) {
-    const Index run = least(count - done, job.S - at.s);
-    visit(done, at, run);
-    done += run;
+  while (begin < end) {
+    const Index run = least(end - begin, job.S - at.s);
+    visit(at, run);
+    begin += run;
     at.s = 0;
     ++at.n;
   }
 }
 
+// Kept elements of a channel side by side in memory of our own.
 template <class T>
-inline void gather(const Job& job, const Source& view, Index channel, Index begin, Index count,
-                   double* to) {
-  const T* base = static_cast<const T*>(view.data) + channel * view.c;
-  for_runs(job, begin, count, [&](Index done, const Position& at, Index run) {
-    load_run(base + at.offset(view), view.s, run, to + done);
+class Stage {
+ public:
+  Stage(const Job& job, const Views& views) : job_(job), views_(views) {}
+
+  // The kept ones of the given positions of a channel, at most kChunk.
+  template <class Visit>
+  void positions(Index channel, Index begin, Index end, const Visit& visit) {
+    gather(views_.x, channel, begin, end, x_);
+    gather(views_.dy, channel, begin, end, dy_);
+    gather(views_.residual, channel, begin, end, residual_);
+    const Index kept = keep(begin, end);
+    const Span<T> kept_values = span(kept);
+    visit(&kept_values, Index{1});
+    scatter(out_, channel, begin, end, views_.out);
+    scatter(dresidual_, channel, begin, end, views_.dresidual);
+  }
+
+ private:
+  Span<T> span(Index count) {
+    return {0,
+            count,
+            x_,
+            views_.dy.data == nullptr ? nullptr : dy_,
+            views_.residual.data == nullptr ? nullptr : residual_,
+            views_.out.data == nullptr ? nullptr : out_,
+            views_.dresidual.data == nullptr ? nullptr : dresidual_};
+  }
+
+  EVENKEEL_NOINLINE void gather(const Source& view, Index channel, Index begin, Index end, T* to) {
+    if (view.data == nullptr) return;
+    for_runs(job_, begin, end, [&](const Position& at, Index run) {
+      copy_run(pointer<T>(view, channel, at), view.s, run, to, 1);
+      to += run;
+    });
+  }
+
+  // Moves the kept values to the front; returns how many there are.
+  EVENKEEL_NOINLINE Index keep(Index begin, Index end) {
+    if (job_.mask.data == nullptr) return end - begin;
+    Position at(job_, begin);
+    Index kept = 0;
+    for (Index i = 0; i < end - begin; ++i, at.step(job_)) {
+      keep_[i] = keeps(job_, at);
+      if (!keep_[i]) continue;
+      x_[kept] = x_[i];
+      if (views_.dy.data != nullptr) dy_[kept] = dy_[i];
+      if (views_.residual.data != nullptr) residual_[kept] = residual_[i];
+      ++kept;
+    }
+    kept_ = kept;
+    return kept;
+  }
+
+  // Masked positions give 0.
+  EVENKEEL_NOINLINE void scatter(T* from, Index channel, Index begin, Index end,
+                                 const Target& view) {
+    if (view.data == nullptr) return;
+    if (job_.mask.data != nullptr) {
+      Index kept = kept_;
+      for (Index i = end - begin; i-- > 0;) {
+        if (keep_[i]) {
+          from[i] = from[--kept];
+        } else {
+          narrow(0.0, from[i]);
+        }
+      }
+    }
+    for_runs(job_, begin, end, [&](const Position& at, Index run) {
+      copy_run(from, 1, run, pointer<T>(view, channel, at), view.s);
+      from += run;
+    });
+  }
+
+  const Job& job_;
+  const Views& views_;
+  Index kept_ = 0;
+  EVENKEEL_ALIGNED T x_[kChunk];
+  EVENKEEL_ALIGNED T dy_[kChunk];
+  EVENKEEL_ALIGNED T residual_[kChunk];
+  EVENKEEL_ALIGNED T out_[kChunk];
+  EVENKEEL_ALIGNED T dresidual_[kChunk];
+  bool keep_[kChunk];
+};
+
+template <class T>
+inline Span<T> span_at(const Views& views, Index channel, Index lane, Index count,
+                       const Position& at) {
+  channel += lane;
+  return {lane,
+          count,
+          pointer<T>(views.x, channel, at),
+          pointer<T>(views.dy, channel, at),
+          pointer<T>(views.residual, channel, at),
+          pointer<T>(views.out, channel, at),
+          pointer<T>(views.dresidual, channel, at)};
+}
+
+template <class T>
+inline void clear_row(const Target& view, const Item& item, const Position& at) {
+  T* to = pointer<T>(view, item.channel, at);
+  for (Index i = 0; to != nullptr && i < item.width; ++i) narrow(0.0, to[i]);
+}
+
+template <class T, class Visit>
+inline void for_rows(const Job& job, const Views& views, const Item& item, const Visit& visit) {
+  Span<T> rows[kBatch];
+  Index kept = 0;
+  Position at(job, item.begin);
+  for (Index i = item.begin; i < item.end; ++i, at.step(job)) {
+    if (keeps(job, at)) {
+      rows[kept++] = span_at<T>(views, item.channel, 0, item.width, at);
+      if (kept == kBatch) visit(rows, std::exchange(kept, 0));
+    } else {
+      clear_row<T>(views.out, item, at);
+      clear_row<T>(views.dresidual, item, at);
+    }
+  }
+  if (kept > 0) visit(rows, kept);
+}
+
+// The same, where several rows at a time make one.
+template <class T, class Visit>
+inline void for_long_rows(const Job& job, const Views& views, const Item& item,
+                          const Visit& visit) {
+  for (Index i = item.begin; i < item.end; i += item.rows) {
+    const Index count = least(item.rows, item.end - i) * item.width;
+    const Span<T> row = span_at<T>(views, item.channel, 0, count, Position(job, i));
+    visit(&row, Index{1});
+  }
+}
+
+template <class T, class Visit>
+inline void for_planes(const Job& job, const Views& views, const Item& item, const Visit& visit) {
+  for_runs(job, item.begin, item.end, [&](const Position& at, Index run) {
+    Span<T> plane = span_at<T>(views, item.channel, 0, run, at);
+    for (; plane.lane < item.width; plane.next(views)) visit(&plane, Index{1});
   });
 }
 
-template <class T>
-inline void scatter(const Job& job, const double* from, Index channel, Index begin, Index count,
-                    const Target& view) {
-  T* base = static_cast<T*>(view.data) + channel * view.c;
-  for_runs(job, begin, count, [&](Index done, const Position& at, Index run) {
-    store_run(from + done, run, base + at.offset(view), view.s);
-  });
-}
-
-inline void gather_mask(const Job& job, Index begin, Index count, std::uint8_t* to) {
-  for_runs(job, begin, count, [&](Index done, const Position& at, Index run) {
-    const std::uint8_t* from = job.mask.data + at.offset(job.mask);
-    for (Index i = 0; i < run; ++i) to[done + i] = from[i * job.mask.s];
-  });
-}
-
-template <class T>
-inline const T* row(const Source& view, const Item& item, const Position& at) {
-  return static_cast<const T*>(view.data) + item.channel * view.c + at.offset(view);
-}
-
-template <class T>
-inline T* row(const Target& view, const Item& item, const Position& at) {
-  return static_cast<T*>(view.data) + item.channel * view.c + at.offset(view);
+// All kept elements of an item, in an order that the shape alone decides: visit(spans, number).
+// With adjacent channels the spans are rows, some at a time; otherwise runs of a channel, one at a
+// time.
+template <class T, class Visit>
+inline void for_spans(const Job& job, const Views& views, const Item& item, const Visit& visit) {
+  if (item.rows > 1) {
+    for_long_rows<T>(job, views, item, visit);
+  } else if (job.plan.channels_inner) {
+    for_rows<T>(job, views, item, visit);
+  } else if (job.plan.in_place) {
+    for_planes<T>(job, views, item, visit);
+  } else {
+    Stage<T> stage(job, views);
+    for (Index begin = item.begin; begin < item.end; begin += kChunk) {
+      stage.positions(item.channel, begin, least(begin + kChunk, item.end), visit);
+    }
+  }
 }
 
 // Reads `count` per-channel numbers as double; an absent array is `fallback` everywhere.
@@ -121,17 +312,23 @@ inline void load_channels(const Channels& from, Index channel, Index count, doub
     return;
   }
   with_type(from.dtype, [&]<class T>() {
-    load_run(static_cast<const T*>(from.data) + channel * from.step, from.step, count, to);
+    copy_run(static_cast<const T*>(from.data) + channel * from.step, from.step, count, to, 1);
   });
+}
+
+// 1 / sqrt(var + eps), eq. (3).
+inline void load_inv_std(const Job& job, Index channel, Index width, double* to) {
+  load_channels(job.var, channel, width, 1.0, to);
+  for (Index i = 0; i < width; ++i) to[i] = 1.0 / std::sqrt(to[i] + job.eps);
 }
 
 // Per-channel results have double for f64 and float for everything else.
 inline void store_channels(const Job& job, const double* from, Index channel, Index count,
                            void* to) {
   if (job.dtype == DType::f64) {
-    store_run(from, count, static_cast<double*>(to) + channel, 1);
+    copy_run(from, 1, count, static_cast<double*>(to) + channel, 1);
   } else {
-    store_run(from, count, static_cast<float*>(to) + channel, 1);
+    copy_run(from, 1, count, static_cast<float*>(to) + channel, 1);
   }
 }
 

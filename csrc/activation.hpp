@@ -3,78 +3,122 @@
 // Comparisons are written so that NaN takes the branch that keeps it.
 #pragma once
 
-#include <math.h>
-
-#include "sums.hpp"
+#include "special.hpp"
 
 namespace evenkeel::EVENKEEL_ISA {
 namespace {
 
-constexpr double kSqrtHalf = 0.70710678118654752440;
-constexpr double kInvSqrtTwoPi = 0.39894228040143267794;
-
-inline double sigmoid(double z) { return 1.0 / (1.0 + exp(-z)); }
-inline double normal_cdf(double z) { return 0.5 * erfc(-z * kSqrtHalf); }
-inline double normal_pdf(double z) { return kInvSqrtTwoPi * exp(-0.5 * z * z); }
-
-inline double clamp6(double z) { return z < 0.0 ? 0.0 : (z > 6.0 ? 6.0 : z); }
-
-template <class Function>
-inline void map(Index count, double* __restrict z, const Function& function) {
-  for (Index i = 0; i < count; ++i) z[i] = function(z[i]);
-}
-
-// dy[i] = function(dy[i], z[i])
-template <class Function>
-inline void map(Index count, double* __restrict dy, const double* __restrict z,
-                const Function& function) {
-  for (Index i = 0; i < count; ++i) dy[i] = function(dy[i], z[i]);
-}
-
-// z -> activation(z)
-inline void activate(const Job& job, Index count, double* z) {
-  const double slope = job.parameter;
-  switch (job.activation) {
-    case Activation::identity: return;
-    case Activation::relu: return map(count, z, [](double v) { return v < 0.0 ? 0.0 : v; });
-    case Activation::leaky_relu:
-      return map(count, z, [=](double v) { return v > 0.0 ? v : v * slope; });
-    case Activation::relu6: return map(count, z, [](double v) { return clamp6(v); });
-    case Activation::silu: return map(count, z, [](double v) { return v * sigmoid(v); });
-    case Activation::gelu: return map(count, z, [](double v) { return v * normal_cdf(v); });
-    case Activation::hardswish:
-      return map(count, z, [](double v) { return v * clamp6(v + 3.0) / 6.0; });
+// value(z) is the activation, gradient(dy, z) is dy times its derivative.
+struct Identity {
+  template <class V>
+  V value(V z) const {
+    return z;
   }
+  template <class V>
+  V gradient(V dy, V) const {
+    return dy;
+  }
+};
+
+struct Relu {
+  template <class V>
+  V value(V z) const {
+    const V zero = splat<V>(0);
+    return z < zero ? zero : z;
+  }
+  template <class V>
+  V gradient(V dy, V z) const {
+    const V zero = splat<V>(0);
+    return z <= zero ? zero : dy;
+  }
+};
+
+struct LeakyRelu {
+  double slope;
+
+  template <class V>
+  V value(V z) const {
+    const V bent = z * Element<V>(slope);
+    return z > splat<V>(0) ? z : bent;
+  }
+  template <class V>
+  V gradient(V dy, V z) const {
+    const V bent = dy * Element<V>(slope);
+    return z > splat<V>(0) ? dy : bent;
+  }
+};
+
+template <class V>
+inline V clamp6(V z) {
+  const V zero = splat<V>(0), six = splat<V>(6);
+  const V positive = z < zero ? zero : z;
+  return positive > six ? six : positive;
 }
 
-inline double silu_gradient(double dy, double z) {
-  const double s = sigmoid(z);
-  return dy * (s * (1.0 + z * (1.0 - s)));
-}
+struct Relu6 {
+  template <class V>
+  V value(V z) const {
+    return clamp6(z);
+  }
+  template <class V>
+  V gradient(V dy, V z) const {
+    const V zero = splat<V>(0);
+    const V inside = z >= splat<V>(6) ? zero : dy;
+    return z <= zero ? zero : inside;
+  }
+};
 
-inline double hardswish_gradient(double dy, double z) {
-  return z <= -3.0 ? 0.0 : (z >= 3.0 ? dy : dy * (z / 3.0 + 0.5));
-}
+struct Silu {
+  template <class V>
+  V value(V z) const {
+    return z * sigmoid(z);
+  }
+  template <class V>
+  V gradient(V dy, V z) const {
+    const V s = sigmoid(z);
+    const Element<V> one = 1;
+    return dy * (s * (one + z * (one - s)));
+  }
+};
 
-// dy -> dz = dy * activation'(z)
-inline void differentiate(const Job& job, Index count, double* dy, const double* z) {
-  const double slope = job.parameter;
+struct Gelu {
+  template <class V>
+  V value(V z) const {
+    return z * Normal<V>(z).cdf;
+  }
+  template <class V>
+  V gradient(V dy, V z) const {
+    const Normal<V> normal(z);
+    return dy * madd(z, normal.pdf, normal.cdf);
+  }
+};
+
+struct Hardswish {
+  template <class V>
+  V value(V z) const {
+    using E = Element<V>;
+    return z * clamp6(z + E(3)) / E(6);
+  }
+  template <class V>
+  V gradient(V dy, V z) const {
+    using E = Element<V>;
+    const V inside = dy * (z / E(3) + E(0.5));
+    const V right = z >= splat<V>(3) ? dy : inside;
+    return z <= splat<V>(-3) ? splat<V>(0) : right;
+  }
+};
+
+// Calls visit(functor) for the activation of the job.
+template <class Visit>
+inline void with_activation(const Job& job, const Visit& visit) {
   switch (job.activation) {
-    case Activation::identity: return;
-    case Activation::relu:
-      return map(count, dy, z, [](double d, double v) { return v <= 0.0 ? 0.0 : d; });
-    case Activation::leaky_relu:
-      return map(count, dy, z, [=](double d, double v) { return v > 0.0 ? d : d * slope; });
-    case Activation::relu6:
-      return map(count, dy, z, [](double d, double v) {
-        return v <= 0.0 ? 0.0 : (v >= 6.0 ? 0.0 : d);
-      });
-    case Activation::silu: return map(count, dy, z, silu_gradient);
-    case Activation::gelu:
-      return map(count, dy, z, [](double d, double v) {
-        return d * (normal_cdf(v) + v * normal_pdf(v));
-      });
-    case Activation::hardswish: return map(count, dy, z, hardswish_gradient);
+    case Activation::identity: return visit(Identity{});
+    case Activation::relu: return visit(Relu{});
+    case Activation::leaky_relu: return visit(LeakyRelu{job.parameter});
+    case Activation::relu6: return visit(Relu6{});
+    case Activation::silu: return visit(Silu{});
+    case Activation::gelu: return visit(Gelu{});
+    case Activation::hardswish: return visit(Hardswish{});
   }
 }
 

@@ -6,60 +6,57 @@
 namespace evenkeel::EVENKEEL_ISA {
 namespace {
 
-template <class T>
-inline void input_channel(const Job& job, const Item& item) {
-  Terms<Same> terms(job, item.channel, 1);
-  terms.load_gradient(job, item.channel, 1);
-  const bool constant = job.dz.data == nullptr;
-  Chunk chunk;
-  for (Index begin = item.begin; begin < item.end; begin += kChunk) {
-    const Index count = least(kChunk, item.end - begin);
-    load_chunk<T>(job, item.channel, begin, count, chunk);
-    gradient_chunk(job, terms, count, chunk);
-    input_gradient(terms, count, constant, chunk.dy, chunk.x);
-    if (job.mask.data != nullptr) {
-      drop_masked(chunk.keep, count, chunk.dy);
-      drop_masked(chunk.keep, count, chunk.x);
-    }
-    scatter<T>(job, chunk.x, item.channel, begin, count, job.dx);
-    if (job.dresidual.data != nullptr) {
-      scatter<T>(job, chunk.dy, item.channel, begin, count, job.dresidual);
-    }
-  }
-}
+// dx = scale (dz + offset + slope (x - hi)): eq. (10) with xhat multiplied out.
+template <class E>
+struct GradientTerms {
+  EVENKEEL_ALIGNED E offset[kMaxWidth];
+  EVENKEEL_ALIGNED E slope[kMaxWidth];
 
-template <class T>
-inline void input_tile(const Job& job, const Item& item) {
-  Terms<Each> terms(job, item.channel, item.width);
-  terms.load_gradient(job, item.channel, item.width);
-  const bool constant = job.dz.data == nullptr;
-  Chunk chunk;
-  Position at(job, item.begin);
-  for (Index i = item.begin; i < item.end; ++i, at.step(job)) {
-    T* dx = row<T>(job.dx, item, at);
-    T* dresidual = job.dresidual.data == nullptr ? nullptr : row<T>(job.dresidual, item, at);
-    if (keeps(job, at)) {
-      load_row<T>(job, item, at, chunk);
-      gradient_chunk(job, terms, item.width, chunk);
-      input_gradient(terms, item.width, constant, chunk.dy, chunk.x);
-      store_run(chunk.x, item.width, dx, 1);
-      if (dresidual != nullptr) store_run(chunk.dy, item.width, dresidual, 1);
-    } else {
-      clear_run(item.width, dx);
-      if (dresidual != nullptr) clear_run(item.width, dresidual);
+  GradientTerms(const Job& job, const Item& item, const Terms<E>& terms) {
+    const double share = job.count > 0.0 ? job.count : 1.0;
+    double dz[kMaxWidth], dz_xhat[kMaxWidth];
+    load_channels(job.dz, item.channel, item.width, 0.0, dz);
+    load_channels(job.dz_xhat, item.channel, item.width, 0.0, dz_xhat);
+    for (Index i = 0; i < item.width; ++i) {
+      const double mean = dz_xhat[i] / share;
+      offset[i] = static_cast<E>(-dz[i] / share - mean * terms.shift[i]);
+      slope[i] = static_cast<E>(-mean * terms.inv_std[i]);
     }
+    for (E* values : {offset, slope}) repeat(item, values);
+  }
+};
+
+template <class T, template <class> class Access, class Act>
+EVENKEEL_NOINLINE void input_spans(const Terms<Real<T>>& terms,
+                                   const GradientTerms<Real<T>>& gradient, const Act& act,
+                                   const Span<T>* spans, Index number, bool constant) {
+  for (const Span<T>* one = spans; one < spans + number; ++one) {
+    const Span<T> span = *one;
+    const Centre<T, Access> centre(terms, span.lane);
+    const Affine<T, Access> affine(terms, span.lane);
+    const Access<Real<T>> offset(gradient.offset, span.lane), slope(gradient.slope, span.lane);
+    for_vectors<Real<T>>(span.count, [=]<class V>(Index i, auto part) {
+      const V centred = centre.template at<V>(i, span, part);
+      const V z = affine.template at<V>(i, centred, span, part);
+      const V dz = act.gradient(load<V>(span.dy + i, part), z);
+      const V all = madd(slope.template at<V>(i), centred, dz + offset.template at<V>(i));
+      store(affine.scale.template at<V>(i) * (constant ? dz : all), span.out + i, part);
+      if (span.dresidual != nullptr) store(dz, span.dresidual + i, part);
+    });
   }
 }
 
 void backward_input(const Job& job, Index tile, Index part) {
   const Item item(job, tile, part);
   if (item.begin >= item.end) return;
-  with_type(job.dtype, [&]<class T>() {
-    if (job.plan.channels_inner) {
-      input_tile<T>(job, item);
-    } else {
-      input_channel<T>(job, item);
-    }
+  const Views views{job.x, job.dy, job.residual, job.dx, job.dresidual};
+  const bool constant = job.dz.data == nullptr;
+  with_form(job, [&]<class T, template <class> class Access>(const auto& act) {
+    const Terms<Real<T>> terms(job, item);
+    const GradientTerms<Real<T>> gradient(job, item, terms);
+    for_spans<T>(job, views, item, [&](const Span<T>* spans, Index number) {
+      input_spans<T, Access>(terms, gradient, act, spans, number, constant);
+    });
   });
 }
 

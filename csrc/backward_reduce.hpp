@@ -1,7 +1,7 @@
 // The two sums of the backward pass, eq. (9): dz, and dz xhat.
 #pragma once
 
-#include "terms.hpp"
+#include "sums.hpp"
 
 namespace evenkeel::EVENKEEL_ISA {
 namespace {
@@ -15,70 +15,43 @@ struct PartialSums {
         dz_lo(memory + job.plan.width),
         dz_xhat(memory + 2 * job.plan.width),
         dz_xhat_lo(memory + 3 * job.plan.width) {}
+
+  void clear(Index width) const {
+    for (Index i = 0; i < width; ++i) dz[i] = dz_lo[i] = dz_xhat[i] = dz_xhat_lo[i] = 0.0;
+  }
 };
 
-inline void clear(Index width, const PartialSums& sums) {
-  for (Index i = 0; i < width; ++i) {
-    sums.dz[i] = sums.dz_lo[i] = sums.dz_xhat[i] = sums.dz_xhat_lo[i] = 0.0;
-  }
-}
-
-inline void add(Index width, const double* __restrict dz, const double* __restrict dz_xhat,
-                const PartialSums& sums) {
-  for (Index i = 0; i < width; ++i) accumulate(dz[i], sums.dz[i], sums.dz_lo[i]);
-  for (Index i = 0; i < width; ++i) accumulate(dz_xhat[i], sums.dz_xhat[i], sums.dz_xhat_lo[i]);
-}
-
-template <class T>
-inline void reduce_channel(const Job& job, const Item& item, const PartialSums& sums) {
-  const Terms<Same> terms(job, item.channel, 1);
-  Chunk chunk;
-  const double *dy = chunk.dy, *x = chunk.x;
-  for (Index begin = item.begin; begin < item.end; begin += kChunk) {
-    const Index count = least(kChunk, item.end - begin);
-    load_chunk<T>(job, item.channel, begin, count, chunk);
-    gradient_chunk(job, terms, count, chunk);
-    if (job.mask.data != nullptr) {
-      drop_masked(chunk.keep, count, chunk.dy);
-      drop_masked(chunk.keep, count, chunk.x);
-    }
-    const double dz = lane_sum(count, [=](Index i) { return dy[i]; });
-    const double dz_xhat = lane_sum(count, [=](Index i) { return dy[i] * x[i]; });
-    add(1, &dz, &dz_xhat, sums);
-  }
-}
-
-template <class T>
-inline void reduce_tile(const Job& job, const Item& item, const PartialSums& sums) {
-  const Terms<Each> terms(job, item.channel, item.width);
-  Chunk chunk;
-  Position at(job, item.begin);
-  for (Index begin = item.begin; begin < item.end; begin += kRows) {
-    EVENKEEL_ALIGNED double dz[kChunk] = {};
-    EVENKEEL_ALIGNED double dz_xhat[kChunk] = {};
-    for (Index i = begin; i < least(begin + kRows, item.end); ++i, at.step(job)) {
-      if (!keeps(job, at)) continue;
-      load_row<T>(job, item, at, chunk);
-      gradient_chunk(job, terms, item.width, chunk);
-      for (Index lane = 0; lane < item.width; ++lane) {
-        dz[lane] += chunk.dy[lane];
-        dz_xhat[lane] += chunk.dy[lane] * chunk.x[lane];
-      }
-    }
-    add(item.width, dz, dz_xhat, sums);
-  }
+template <class T, template <class> class Access, class Act>
+EVENKEEL_NOINLINE void reduce_spans(const Terms<Real<T>>& terms, const Act& act,
+                                    const Span<T>* spans, Index number,
+                                    BlockSums<Access, Real<T>>& sums) {
+  const Index lane = spans->lane;
+  const Centre<T, Access> centre(terms, lane);
+  const Affine<T, Access> affine(terms, lane);
+  const Access<Real<T>> inv_std(terms.inv_std, lane), shift(terms.shift, lane);
+  sums.add(spans, number, [=]<class V>(Index i, const Span<T>& span, auto part) {
+    const V centred = centre.template at<V>(i, span, part);
+    const V z = affine.template at<V>(i, centred, span, part);
+    const V dz = act.gradient(load<V>(span.dy + i, part), z);
+    return Addends<V>{dz, dz, madd(centred, inv_std.template at<V>(i), shift.template at<V>(i))};
+  });
 }
 
 void backward_reduce(const Job& job, Index tile, Index part, double* memory) {
   const Item item(job, tile, part);
-  const PartialSums sums(job, memory);
-  clear(item.width, sums);
+  const PartialSums total(job, memory);
+  total.clear(item.width);
   if (item.begin >= item.end) return;
-  with_type(job.dtype, [&]<class T>() {
-    if (job.plan.channels_inner) {
-      reduce_tile<T>(job, item, sums);
-    } else {
-      reduce_channel<T>(job, item, sums);
+  const Views views{job.x, job.dy, job.residual, {}, {}};
+  with_form(job, [&]<class T, template <class> class Access>(const auto& act) {
+    const Terms<Real<T>> terms(job, item);
+    BlockSums<Access, Real<T>> sums(item);
+    for (Item block = item; block.begin < item.end; block.begin = block.end) {
+      block.end = least(block.begin + job.plan.block, item.end);
+      for_spans<T>(job, views, block, [&](const Span<T>* spans, Index number) {
+        reduce_spans<T, Access>(terms, act, spans, number, sums);
+      });
+      sums.fold(total.dz, total.dz_lo, total.dz_xhat, total.dz_xhat_lo);
     }
   });
 }
@@ -88,7 +61,8 @@ void finish_sums(const Job& job, Index tile, double* partials) {
   const PartialSums total(job, partials);
   for (Index part = 1; part < job.plan.parts; ++part) {
     const PartialSums next(job, partials + part * kPartialRows * job.plan.width);
-    add(item.width, next.dz, next.dz_xhat, total);
+    accumulate(item.width, next.dz, total.dz, total.dz_lo);
+    accumulate(item.width, next.dz_xhat, total.dz_xhat, total.dz_xhat_lo);
     for (Index i = 0; i < item.width; ++i) {
       total.dz_lo[i] += next.dz_lo[i];
       total.dz_xhat_lo[i] += next.dz_xhat_lo[i];

@@ -38,7 +38,11 @@ struct Channels {
 // How the work is cut: tiles of channels times parts of positions. It follows from the shape and
 // the strides alone, never from the number of threads, so that every sum has one fixed order.
 struct Plan {
-  bool channels_inner = false;  // channels are adjacent in memory: a tile is several channels
+  bool channels_inner = false;  // channels are adjacent in memory: they are the inner loop
+  bool in_place = false;        // otherwise: positions are adjacent, none is masked
+  Index rows = 1;               // narrow rows without gaps: so many make one long row
+  Index block = 1;              // positions that are summed before compensation
+  Index first_block = 1;        // the first one is shorter, as it is read twice
   Index width = 1;              // channels per tile
   Index tiles = 0;
   Index span = 0;  // positions per part
@@ -65,11 +69,11 @@ struct Job {
   Plan plan;
 };
 
-inline constexpr Index kLanes = 32;         // independent partial sums inside a chunk
-inline constexpr Index kChunk = 256;        // elements handled at a time; also the widest tile
-inline constexpr Index kRows = 64;          // rows of a tile between two merges
-inline constexpr Index kBlock = 1024;       // values of one channel between two merges
-inline constexpr Index kPartialRows = 5;    // numbers per channel in a partial result
+inline constexpr Index kMaxWidth = 512;   // widest tile of adjacent channels
+inline constexpr Index kMaxPlanes = 32;   // widest tile otherwise
+inline constexpr Index kChunk = 512;      // elements copied at a time where they are not adjacent
+inline constexpr Index kBatch = 4;        // rows, or pairs of vectors, added in float before double
+inline constexpr Index kPartialRows = 5;  // numbers per channel in a partial result
 
 // Scratch arrays start at a cache line: full-width loads that straddle two lines cost far more.
 #define EVENKEEL_ALIGNED alignas(64)

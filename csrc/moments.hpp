@@ -1,19 +1,16 @@
-// Mean and variance of each channel: two passes inside a block that stays in cache, blocks merged
-// in a fixed order by the update of Chan, Golub and LeVeque (1979), eq. (1), (2) and (4).
+// Mean and variance of each channel, eq. (1), (2) and (4), in one pass over nearly all values.
+//
+// Blocks of values are summed as distances from a shift, in double. The shift is the mean of at
+// least half as many values as are summed before it moves, so that what the one-pass formula
+// loses, a rounding of (shift - mean)^2, is a rounding of a term that the variance contains. Only
+// the first block has to be read twice. Groups of blocks with one shift are merged in a fixed
+// order by the update of Chan, Golub and LeVeque (1979).
 #pragma once
 
 #include "sums.hpp"
 
 namespace evenkeel::EVENKEEL_ISA {
 namespace {
-
-// Moments of a block of `width` channels with one common count; the mean is hi + lo.
-struct Block {
-  double count = 0.0;
-  EVENKEEL_ALIGNED double hi[kChunk];
-  EVENKEEL_ALIGNED double lo[kChunk];
-  EVENKEEL_ALIGNED double m2[kChunk];
-};
 
 // A partial result in caller's memory: rows of count, hi, lo, m2 and the low part of m2.
 struct Partial {
@@ -27,132 +24,138 @@ struct Partial {
         m2_lo(memory + 4 * job.plan.width) {}
 };
 
-// One block of one channel. Subtracting the first value before summing makes the mean of a
-// constant channel exact; the deviations of the second pass correct what the first one rounded.
-inline void block_of_values(const double* x, Index count, Block& block) {
-  const double n = static_cast<double>(count), first = x[0];
-  const double mean = first + lane_sum(count, [=](Index i) { return x[i] - first; }) / n;
-  const double rest = lane_sum(count, [=](Index i) { return x[i] - mean; });
-  const double squares = lane_sum(count, [=](Index i) { return (x[i] - mean) * (x[i] - mean); });
-  block.count = n;
-  block.hi[0] = mean;
-  block.lo[0] = rest / n;
-  const double m2 = squares - rest * (rest / n);
-  block.m2[0] = m2 < 0.0 ? 0.0 : m2;
-}
-
-// The two passes over one row. They are not inlined because GCC would otherwise unroll the loop
-// over rows into them (unroll and jam) and then fail to vectorize either.
-template <class T>
-EVENKEEL_NOINLINE void add_differences(const T* __restrict x, Index width,
-                                       const double* __restrict from, double* __restrict sum) {
-  for (Index i = 0; i < width; ++i) sum[i] += widen(x[i]) - from[i];
-}
-
-template <class T>
-EVENKEEL_NOINLINE void add_deviations(const T* __restrict x, Index width,
-                                      const double* __restrict mean, double* __restrict rest,
-                                      double* __restrict squares) {
-  for (Index i = 0; i < width; ++i) {
-    const double deviation = widen(x[i]) - mean[i];
-    rest[i] += deviation;
-    squares[i] += deviation * deviation;
-  }
-}
-
-// The same for a block of rows, one channel per lane.
-template <class T>
-inline void block_of_rows(const T* const* rows, Index count, Index width, Block& block) {
-  EVENKEEL_ALIGNED double first[kChunk];
-  EVENKEEL_ALIGNED double sum[kChunk] = {};
-  EVENKEEL_ALIGNED double rest[kChunk] = {};
-  EVENKEEL_ALIGNED double squares[kChunk] = {};
-  load_run(rows[0], 1, width, first);
-  for (Index r = 0; r < count; ++r) add_differences(rows[r], width, first, sum);
-  const double n = static_cast<double>(count);
-  for (Index i = 0; i < width; ++i) block.hi[i] = first[i] + sum[i] / n;
-  for (Index r = 0; r < count; ++r) add_deviations(rows[r], width, block.hi, rest, squares);
-  block.count = n;
-  for (Index i = 0; i < width; ++i) {
-    block.lo[i] = rest[i] / n;
-    const double m2 = squares[i] - rest[i] * block.lo[i];
-    block.m2[i] = m2 < 0.0 ? 0.0 : m2;
-  }
-}
-
-// total += (count, hi, lo, m2 + m2_lo), eq. (4); m2_lo may be null.
+// total += (count, hi, lo, m2 + m2_lo), eq. (4).
 inline void merge(Index width, double count, const double* hi, const double* lo, const double* m2,
                   const double* m2_lo, Partial& total) {
   if (count == 0.0) return;
   const double all = total.count + count;
   const double share = count / all, cross = total.count * share;
-  for (Index i = 0; i < width; ++i) {
-    const double delta = (hi[i] - total.hi[i]) + (lo[i] - total.lo[i]);
-    double lost;
-    const double mean = two_sum(total.hi[i], delta * share, lost);
-    total.hi[i] = two_sum(mean, total.lo[i] + lost, total.lo[i]);
-    accumulate(m2[i] + delta * delta * cross, total.m2[i], total.m2_lo[i]);
-    if (m2_lo != nullptr) total.m2_lo[i] += m2_lo[i];
-  }
+  for_vectors<double>(width, [=, &total]<class V>(Index i, auto part) {
+    V mean = load<V>(total.hi + i, part), rest = load<V>(total.lo + i, part);
+    V squares = load<V>(total.m2 + i, part), squares_lo = load<V>(total.m2_lo + i, part), lost;
+    const V delta = (load<V>(hi + i, part) - mean) + (load<V>(lo + i, part) - rest);
+    mean = two_sum(mean, delta * share, lost);
+    mean = two_sum(mean, rest + lost, rest);
+    accumulate(madd(delta * delta, splat<V>(cross), load<V>(m2 + i, part)), squares, squares_lo);
+    store(mean, total.hi + i, part);
+    store(rest, total.lo + i, part);
+    store(squares, total.m2 + i, part);
+    store(squares_lo + load<V>(m2_lo + i, part), total.m2_lo + i, part);
+  });
   total.count = all;
 }
 
-inline void start(Index width, const Block& block, Partial& total) {
-  total.count = block.count;
-  for (Index i = 0; i < width; ++i) {
-    total.hi[i] = block.hi[i];
-    total.lo[i] = block.lo[i];
-    total.m2[i] = block.m2[i];
-    total.m2_lo[i] = 0.0;
+// Values with one shift for each channel: their number, sum and sum of squares, compensated.
+template <class T, template <class> class Access>
+class Group {
+ public:
+  double count = 0.0;
+
+  explicit Group(const Item& item) : item_(item), width_(item.width), sums_(item) { clear(); }
+
+  void add(const Job& job, const Item& block) {
+    for_spans<T>(job, Views{job.x, {}, {}, {}, {}}, block,
+                 [&](const Span<T>* spans, Index number) { add(spans, number); });
+    sums_.fold(sum_, sum_lo_, squares_, squares_lo_);
   }
-}
 
-inline void add_block(Index width, const Block& block, Partial& total) {
-  if (total.count == 0.0) return start(width, block, total);
-  merge(width, block.count, block.hi, block.lo, block.m2, nullptr, total);
-}
-
-// Moves the kept values to the front; returns how many there are.
-inline Index compact(const std::uint8_t* keep, Index count, double* x) {
-  Index kept = 0;
-  for (Index i = 0; i < count; ++i) {
-    if (keep[i]) x[kept++] = x[i];
+  // Shifts by the mean of a block, which is then not part of the group.
+  void shift_to_mean(const Job& job, const Item& block) {
+    first_ = true;
+    add(job, block);
+    for (Index i = 0; i < width_ && count > 0.0; ++i) shift_[i] += sum_[i] / count;
+    repeat(item_, shift_);
+    clear();
   }
-  return kept;
-}
 
-template <class T>
-inline void moments_by_channel(const Job& job, const Item& item, Partial& total) {
-  EVENKEEL_ALIGNED double x[kBlock];
-  std::uint8_t keep[kBlock];
-  Block block;
-  for (Index begin = item.begin; begin < item.end; begin += kBlock) {
-    Index count = least(kBlock, item.end - begin);
-    gather<T>(job, job.x, item.channel, begin, count, x);
-    if (job.mask.data != nullptr) {
-      gather_mask(job, begin, count, keep);
-      count = compact(keep, count, x);
+  // Moves what was gathered into the total, and the shift to the total's mean.
+  void close(Partial& total) {
+    if (count == 0.0) return;
+    EVENKEEL_ALIGNED double rest[kMaxWidth];
+    EVENKEEL_ALIGNED double m2[kMaxWidth];
+    for_vectors<double>(width_, [&]<class V>(Index i, auto part) {
+      const V sum = load<V>(sum_ + i, part) + load<V>(sum_lo_ + i, part), mean = sum / count;
+      const V squares = (load<V>(squares_ + i, part) - sum * mean) + load<V>(squares_lo_ + i, part);
+      store(mean, rest + i, part);
+      store(squares < splat<V>(0.0) ? splat<V>(0.0) : squares, m2 + i, part);
+      store(splat<V>(0.0), squares_lo_ + i, part);
+    });
+    if (total.count == 0.0) {
+      start(rest, m2, total);
+    } else {
+      merge(width_, count, shift_, rest, m2, squares_lo_, total);
     }
-    if (count == 0) continue;
-    block_of_values(x, count, block);
-    add_block(1, block, total);
+    copy_run(total.hi, 1, width_, shift_, 1);
+    repeat(item_, shift_);
+    clear();
   }
-}
 
-template <class T>
-inline void moments_by_tile(const Job& job, const Item& item, Partial& total) {
-  const T* rows[kRows];
-  Block block;
-  Position at(job, item.begin);
-  for (Index begin = item.begin; begin < item.end; begin += kRows) {
-    Index kept = 0;
-    for (Index i = begin; i < least(begin + kRows, item.end); ++i, at.step(job)) {
-      if (keeps(job, at)) rows[kept++] = row<T>(job.x, item, at);
-    }
-    if (kept == 0) continue;
-    block_of_rows(rows, kept, item.width, block);
-    add_block(item.width, block, total);
+ private:
+  void add(const Span<T>* spans, Index number) {
+    if (first_) take_first(*spans);
+    // Every channel has as many values as the first one.
+    Index values = 0;
+    for (Index i = 0; i < number; ++i) values += spans[i].lane == 0 ? spans[i].count : 0;
+    count += static_cast<double>(kRowwise ? values / width_ : values);
+    const Access<double> shift(shift_, spans->lane);
+    sums_.add(spans, number, [=]<class V>(Index i, const Span<T>& span, auto part) {
+      const V distance = keep(load<V>(span.x + i, part) - shift.template at<V>(i), part);
+      return Addends<V>{distance, distance, distance};
+    });
   }
+
+  // The first span of each channel gives its shift; the channels of a run come in order.
+  void take_first(const Span<T>& span) {
+    if (span.count == 0) return;
+    copy_run(span.x, 1, kRowwise ? width_ : 1, shift_ + span.lane, 1);
+    repeat(item_, shift_);
+    first_ = !kRowwise && span.lane + 1 < width_;
+  }
+
+  void start(const double* rest, const double* m2, Partial& total) const {
+    total.count = count;
+    for_vectors<double>(width_, [&]<class V>(Index i, auto part) {
+      V low;
+      store(two_sum(load<V>(shift_ + i, part), load<V>(rest + i, part), low), total.hi + i, part);
+      store(low, total.lo + i, part);
+      store(load<V>(m2 + i, part), total.m2 + i, part);
+      store(splat<V>(0.0), total.m2_lo + i, part);
+    });
+  }
+
+  void clear() {
+    count = 0.0;
+    for (Index i = 0; i < width_; ++i) {
+      sum_[i] = sum_lo_[i] = squares_[i] = squares_lo_[i] = 0.0;
+    }
+  }
+
+  static constexpr bool kRowwise = std::is_same_v<Access<double>, Each<double>>;
+
+  const Item& item_;
+  Index width_;
+  bool first_ = false;
+  BlockSums<Access, double> sums_;
+  EVENKEEL_ALIGNED double shift_[kMaxWidth] = {};
+  EVENKEEL_ALIGNED double sum_[kMaxWidth];
+  EVENKEEL_ALIGNED double sum_lo_[kMaxWidth];
+  EVENKEEL_ALIGNED double squares_[kMaxWidth];
+  EVENKEEL_ALIGNED double squares_lo_[kMaxWidth];
+};
+
+template <class T, template <class> class Access>
+inline void moments_of(const Job& job, const Item& item, Partial& total) {
+  Group<T, Access> group(item);
+  Index size = job.plan.first_block;
+  for (Item block = item; block.begin < item.end; block.begin = block.end) {
+    block.end = least(block.begin + size, item.end);
+    const double most = static_cast<double>(block.end - block.begin);
+    if (group.count == 0.0 && total.count < most) group.shift_to_mean(job, block);
+    group.add(job, block);
+    if (group.count >= total.count) group.close(total);
+    size = least(job.plan.block, block.end - item.begin);
+  }
+  group.close(total);
 }
 
 void moments(const Job& job, Index tile, Index part, double* memory) {
@@ -162,9 +165,9 @@ void moments(const Job& job, Index tile, Index part, double* memory) {
   if (item.begin >= item.end) return;
   with_type(job.dtype, [&]<class T>() {
     if (job.plan.channels_inner) {
-      moments_by_tile<T>(job, item, total);
+      moments_of<T, Each>(job, item, total);
     } else {
-      moments_by_channel<T>(job, item, total);
+      moments_of<T, Same>(job, item, total);
     }
   });
 }
@@ -182,7 +185,7 @@ inline void split_mean(const Job& job, Index width, const double* hi, const doub
 void finish_moments(const Job& job, Index tile, double* partials) {
   const Item item(job, tile, 0);
   const Index size = kPartialRows * job.plan.width;
-  double mean[kChunk] = {}, rest[kChunk] = {}, var[kChunk] = {};
+  double mean[kMaxWidth] = {}, rest[kMaxWidth] = {}, var[kMaxWidth] = {};
   Index first = 0;
   while (first < job.plan.parts && partials[first * size] == 0.0) ++first;
   if (first < job.plan.parts) {

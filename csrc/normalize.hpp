@@ -6,45 +6,29 @@
 namespace evenkeel::EVENKEEL_ISA {
 namespace {
 
-template <class T>
-inline void normalize_channel(const Job& job, const Item& item) {
-  const Terms<Same> terms(job, item.channel, 1);
-  Chunk chunk;
-  for (Index begin = item.begin; begin < item.end; begin += kChunk) {
-    const Index count = least(kChunk, item.end - begin);
-    load_chunk<T>(job, item.channel, begin, count, chunk);
-    normalize_chunk(job, terms, count, chunk);
-    if (job.mask.data != nullptr) drop_masked(chunk.keep, count, chunk.z);
-    scatter<T>(job, chunk.z, item.channel, begin, count, job.y);
-  }
-}
-
-template <class T>
-inline void normalize_tile(const Job& job, const Item& item) {
-  const Terms<Each> terms(job, item.channel, item.width);
-  Chunk chunk;
-  Position at(job, item.begin);
-  for (Index i = item.begin; i < item.end; ++i, at.step(job)) {
-    T* out = row<T>(job.y, item, at);
-    if (keeps(job, at)) {
-      load_row<T>(job, item, at, chunk);
-      normalize_chunk(job, terms, item.width, chunk);
-      store_run(chunk.z, item.width, out, 1);
-    } else {
-      clear_run(item.width, out);
-    }
+template <class T, template <class> class Access, class Act>
+EVENKEEL_NOINLINE void normalize_spans(const Terms<Real<T>>& terms, const Act& act,
+                                       const Span<T>* spans, Index number) {
+  for (const Span<T>* one = spans; one < spans + number; ++one) {
+    const Span<T> span = *one;
+    const Centre<T, Access> centre(terms, span.lane);
+    const Affine<T, Access> affine(terms, span.lane);
+    for_vectors<Real<T>>(span.count, [=]<class V>(Index i, auto part) {
+      const V z = affine.template at<V>(i, centre.template at<V>(i, span, part), span, part);
+      store(act.value(z), span.out + i, part);
+    });
   }
 }
 
 void normalize(const Job& job, Index tile, Index part) {
   const Item item(job, tile, part);
   if (item.begin >= item.end) return;
-  with_type(job.dtype, [&]<class T>() {
-    if (job.plan.channels_inner) {
-      normalize_tile<T>(job, item);
-    } else {
-      normalize_channel<T>(job, item);
-    }
+  const Views views{job.x, {}, job.residual, job.y, {}};
+  with_form(job, [&]<class T, template <class> class Access>(const auto& act) {
+    const Terms<Real<T>> terms(job, item);
+    for_spans<T>(job, views, item, [&](const Span<T>* spans, Index number) {
+      normalize_spans<T, Access>(terms, act, spans, number);
+    });
   });
 }
 

@@ -6,9 +6,16 @@ namespace evenkeel {
 
 namespace {
 
-constexpr Index kWantedItems = 256;    // enough to keep that many threads busy
-constexpr Index kLeastItem = 16384;    // elements below which splitting a tile does not pay
-constexpr Index kFewestChannels = 8;   // narrower rows are walked channel by channel
+constexpr Index kWantedItems = 128;     // enough to keep that many threads busy
+constexpr Index kLeastItem = 65536;     // elements below which splitting a tile does not pay
+constexpr Index kFewestChannels = 8;    // narrower rows are walked channel by channel
+constexpr Index kFewestPositions = 16;  // shorter runs are copied together
+constexpr Index kLongRow = 256;         // elements that several narrow rows make together
+constexpr Index kRows = 64;             // rows of a block
+constexpr Index kBlock = 4096;          // positions of a block otherwise
+constexpr Index kExactBlock = 1024;     // the same for doubles, which are summed as doubles
+constexpr Index kFirstShare = 8;        // the first block is that much shorter
+constexpr Index kPageBytes = 4096;      // smaller planes are walked several at a time
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
@@ -43,9 +50,42 @@ bool channels_adjacent(Job& job) {
   return adjacent;
 }
 
-Index element_bytes(DType dtype) {
-  if (dtype == DType::f64) return 8;
-  return dtype == DType::f32 ? 4 : 2;
+bool positions_adjacent(Job& job) {
+  bool adjacent = job.S >= kFewestPositions && job.mask.data == nullptr;
+  for_views(job, [&](auto& view) { adjacent = adjacent && view.s == 1; });
+  return adjacent;
+}
+
+// Channels per tile. Small planes go together, since memory is fast only where it is read in order.
+Index tile_width(const Job& job) {
+  if (job.plan.channels_inner) return std::min(job.C, kMaxWidth);
+  if (!job.plan.in_place || job.x.c != job.S) return 1;
+  const Index planes = ceil_div(kPageBytes, job.S * element_bytes(job.dtype));
+  return std::clamp<Index>(std::min(planes, job.C), 1, kMaxPlanes);
+}
+
+// Rows that make a long one: as many as a tile has room for, where they follow each other.
+Index rows_together(Job& job) {
+  bool dense = job.plan.channels_inner && job.plan.tiles == 1 && job.N == 1;
+  dense = dense && job.mask.data == nullptr;
+  for_views(job, [&](auto& view) { dense = dense && view.s == job.C; });
+  return dense ? std::max<Index>(1, kLongRow / job.C) : 1;
+}
+
+// Blocks are whole rows, or whole runs where these are short.
+void plan_blocks(Job& job) {
+  Plan& plan = job.plan;
+  if (plan.channels_inner) {
+    plan.block = kRows * plan.rows;
+    plan.first_block = plan.block / kFirstShare;
+    return;
+  }
+  const Index most = job.dtype == DType::f64 ? kExactBlock : kBlock;
+  const auto whole = [&](Index size) {
+    return 0 < job.S && job.S < size ? ceil_div(size, job.S) * job.S : size;
+  };
+  plan.block = whole(most);
+  plan.first_block = whole(most / kFirstShare);
 }
 
 }  // namespace
@@ -55,19 +95,16 @@ void plan_job(Job& job) {
   Plan& plan = job.plan;
   const Index positions = job.N * job.S;
   plan.channels_inner = channels_adjacent(job);
-  plan.width = plan.channels_inner ? std::min(job.C, kChunk) : 1;
+  plan.in_place = !plan.channels_inner && positions_adjacent(job);
+  plan.width = tile_width(job);
   plan.tiles = job.C == 0 ? 0 : ceil_div(job.C, plan.width);
-  const Index block = plan.channels_inner ? kRows : kBlock;
+  plan.rows = rows_together(job);
+  plan_blocks(job);
   const Index useful = std::max<Index>(1, positions * plan.width / kLeastItem);
   const Index wanted = plan.tiles == 0 ? 1 : ceil_div(kWantedItems, plan.tiles);
-  const Index blocks = ceil_div(ceil_div(positions, std::min(wanted, useful)), block);
-  plan.span = std::max<Index>(1, blocks) * block;
+  const Index blocks = ceil_div(ceil_div(positions, std::min(wanted, useful)), plan.block);
+  plan.span = std::max<Index>(1, blocks) * plan.block;
   plan.parts = std::max<Index>(1, ceil_div(positions, plan.span));
-}
-
-Index slab_bytes(const Job& job) {
-  const Index tensors = 1 + (job.dy.data != nullptr) + (job.residual.data != nullptr);
-  return tensors * element_bytes(job.dtype) * job.plan.width * job.N * job.S;
 }
 
 }  // namespace evenkeel

@@ -5,16 +5,18 @@
 
 namespace evenkeel {
 
-// Bytes that may stay in a core's second-level cache between two passes.
-inline constexpr Index kSlabBytes = 512 * 1024;
-
 // Elements that are worth a thread of their own (torch's grain size).
 inline constexpr Index kGrain = 32768;
 
+// Results of that size are worth huge pages: they cover at least one, wherever they begin.
+inline constexpr Index kHugeBytes = 4 << 20;
+
+inline Index element_bytes(DType dtype) {
+  if (dtype == DType::f64) return 8;
+  return dtype == DType::f32 ? 4 : 2;
+}
+
 // Merges N and S where the strides allow it, and fills job.plan.
 void plan_job(Job& job);
-
-// Bytes of x, dy and residual that one tile reads.
-Index slab_bytes(const Job& job);
 
 }  // namespace evenkeel

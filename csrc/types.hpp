@@ -1,8 +1,11 @@
-// The four element types and their exact widening to, and rounding from, double.
+// The four element types, the numbers that stand for them in arithmetic, and the way back.
 //
-// Everything here is branch-free on purpose, so that the loops around it vectorize without F16C
-// or AVX512-BF16, and it does not depend on whether denormals are flushed.
+// Everything here is free of branches, and written for one number or a vector of them alike: there
+// is no need for F16C or AVX512-BF16. It does not depend on whether denormals are flushed.
 #pragma once
+
+#include <cstring>
+#include <type_traits>
 
 #include "job.hpp"
 
@@ -25,46 +28,67 @@ struct BFloat {
   std::uint16_t bits;
 };
 
-inline float as_float(Word bits) { return __builtin_bit_cast(float, bits); }
-inline Word as_word(float value) { return __builtin_bit_cast(Word, value); }
+// What elements of type T are computed with. All but double are floats without rounding.
+template <class T>
+using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+template <class To, class From>
+inline To copy_bits(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// W is Word or a vector of it, F the same of float; numbers stand for their bits.
+template <class W, class F>
+inline W half_to_float(W half) {
+  const W magnitude = half & 0x7fffu;
+  const W rebias = magnitude >= 0x7c00u ? W{} + (224u << 23) : W{} + (112u << 23);  // Inf, NaN stay
+  const W normal = (magnitude << 13) + rebias;
+  // 2^-14 + magnitude 2^-24 is exact, and so is taking 2^-14 away again.
+  const F tiny = copy_bits<F>((magnitude << 13) + (113u << 23)) - 0x1p-14f;
+  const W chosen = magnitude < 0x0400u ? copy_bits<W>(tiny) : normal;
+  return chosen | ((half & 0x8000u) << 16);
+}
+
+template <class W, class F>
+inline W float_to_half(W bits) {
+  const W magnitude = bits & 0x7fffffffu;
+  const W normal = (magnitude + 0x0fffu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
+  // Adding 0.5 leaves the value in units of 2^-24, the spacing of subnormals, rounded to even.
+  const W subnormal = copy_bits<W>(copy_bits<F>(magnitude) + 0.5f) - 0x3f000000u;
+  const W finite = magnitude < 0x38800000u ? subnormal : normal;
+  const W nan = W{} + 0x7e00u, inf = W{} + 0x7c00u;
+  const W beyond = magnitude > 0x7f800000u ? nan : inf;  // 65520 and up, or NaN
+  const W result = magnitude >= 0x477ff000u ? beyond : finite;
+  return result | ((bits >> 16) & 0x8000u);
+}
+
+template <class W>
+inline W float_to_bfloat(W bits) {
+  const W rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const W nan = (bits >> 16) | 0x0040u;
+  return (bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded;
+}
 
 inline double widen(double value) { return value; }
-inline double widen(float value) { return static_cast<double>(value); }
-inline double widen(BFloat value) {
-  return static_cast<double>(as_float(static_cast<Word>(value.bits) << 16));
+inline float widen(float value) { return value; }
+inline float widen(BFloat value) { return copy_bits<float>(static_cast<Word>(value.bits) << 16); }
+inline float widen(Half value) {
+  return copy_bits<float>(half_to_float<Word, float>(value.bits));
 }
 
-inline double widen(Half value) {
-  const Word magnitude = value.bits & 0x7fffu;
-  const Word sign = static_cast<Word>(value.bits & 0x8000u) << 16;
-  const Word rebias = magnitude >= 0x7c00u ? 224u << 23 : 112u << 23;  // Inf and NaN stay so
-  const Word normal = (magnitude << 13) + rebias;
-  const float units = static_cast<float>(static_cast<std::int32_t>(magnitude));
-  const Word subnormal = as_word(units * 0x1p-24f);
-  return static_cast<double>(as_float((magnitude < 0x0400u ? subnormal : normal) | sign));
-}
-
-// 16-bit results pass through float: at most 2^-24 is added to their own rounding of 2^-8 or 2^-11.
+// From double to 16 bits through float: at most 2^-24 is added to the rounding of 2^-8 or 2^-11.
 inline void narrow(double value, double& out) { out = value; }
 inline void narrow(double value, float& out) { out = static_cast<float>(value); }
-
 inline void narrow(double value, BFloat& out) {
-  const Word bits = as_word(static_cast<float>(value));
-  const Word rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const Word nan = (bits >> 16) | 0x0040u;
-  out.bits = static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+  const Word bits = copy_bits<Word>(static_cast<float>(value));
+  out.bits = static_cast<std::uint16_t>(float_to_bfloat(bits));
 }
-
 inline void narrow(double value, Half& out) {
-  const Word bits = as_word(static_cast<float>(value));
-  const Word magnitude = bits & 0x7fffffffu;
-  const Word normal = (magnitude + 0x0fffu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
-  // Adding 0.5 leaves the value in units of 2^-24, the spacing of subnormals, rounded to even.
-  const Word subnormal = as_word(as_float(magnitude) + 0.5f) - as_word(0.5f);
-  const Word finite = magnitude < 0x38800000u ? subnormal : normal;
-  const Word beyond = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;  // 65520 and up, or NaN
-  const Word result = magnitude >= 0x477ff000u ? beyond : finite;
-  out.bits = static_cast<std::uint16_t>(result | ((bits >> 16) & 0x8000u));
+  const Word bits = copy_bits<Word>(static_cast<float>(value));
+  out.bits = static_cast<std::uint16_t>(float_to_half<Word, float>(bits));
 }
 
 // Calls visit.operator()<T>() for the element type behind a DType.

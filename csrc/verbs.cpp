@@ -1,6 +1,8 @@
 #include "verbs.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include "isa.hpp"
@@ -9,142 +11,175 @@
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace evenkeel {
 
 namespace {
 
-// Calls body(thread, begin, end) so that the ranges cover [0, items).
+using Reduce = void (*)(const Job&, Index, Index, double*);
+using Finish = void (*)(const Job&, Index, double*);
+using Apply = void (*)(const Job&, Index, Index);
+
+bool wants_huge_pages() {
+  const char* setting = std::getenv("EVENKEEL_HUGE_PAGES");
+  return setting == nullptr || std::string_view(setting) != "0";
+}
+
+// Asks for huge pages under a large result. Fresh memory costs a fault for every page, and with
+// pages of 4 KiB the faults take longer than the arithmetic. It is a hint: where the system gives
+// no huge pages, or the memory has been used before, nothing changes.
+void advise(const Target& result, Index bytes) {
+#if defined(__linux__)
+  static const bool wanted = wants_huge_pages();
+  if (!wanted || result.data == nullptr || bytes < kHugeBytes) return;
+  constexpr std::uintptr_t page = 4096;
+  const auto begin = reinterpret_cast<std::uintptr_t>(result.data);
+  const std::uintptr_t first = (begin + page - 1) / page * page;
+  const std::uintptr_t last = (begin + static_cast<std::uintptr_t>(bytes)) / page * page;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#else
+  (void)result, (void)bytes, (void)wants_huge_pages;
+#endif
+}
+
+// A part of a range, by equal shares.
+struct Share {
+  Index begin, end;
+
+  Share(Index items, Index self, Index team)
+      : begin(items * self / team), end(items * (self + 1) / team) {}
+};
+
+// Calls body(self, team, wait) on `threads` threads of the pool; wait() is a barrier among all.
 template <class Body>
-void share(Index items, Index threads, Index pool, const Body& body) {
+void run_team(Index threads, Index pool, const Body& body) {
 #if defined(_OPENMP)
   if (threads > 1) {
+    // Always the whole pool: another number of threads would make OpenMP build a new one.
 #pragma omp parallel num_threads(static_cast<int>(pool))
     {
-      const Index team = std::min<Index>(threads, omp_get_num_threads());
-      const Index self = omp_get_thread_num();
-      if (self < team) body(self, items * self / team, items * (self + 1) / team);
+      const Index here = omp_get_num_threads(), team = std::min(threads, here);
+      const Index self = std::min<Index>(omp_get_thread_num(), team);  // beyond: no share
+      body(self, team, [] {
+#pragma omp barrier
+      });
     }
     return;
   }
 #endif
   (void)threads, (void)pool;
-  body(Index{0}, Index{0}, items);
+  body(Index{0}, Index{1}, [] {});
 }
 
 // A planned job with the kernels and the number of threads that it is worth.
-struct Run {
-  Job job;
-  const Kernels& kernels = active_kernels();
-  Index threads;
-  Index pool;     // threads that torch uses
-  Index partial;  // doubles in one partial result
-
-  Run(const Job& given, Index allowed) : job(given), pool(allowed) {
-    plan_job(job);
-    const Index worth = job.N * job.C * job.S / kGrain;
-    const Index items = job.plan.tiles * job.plan.parts;
-    threads = std::max<Index>(1, std::min({allowed, worth, items}));
-    partial = kPartialRows * job.plan.width;
+class Run {
+ public:
+  Run(const Job& given, Index allowed) : job_(given), pool_(allowed) {
+    const Index bytes = job_.N * job_.C * job_.S * element_bytes(job_.dtype);
+    for (const Target* result : {&job_.y, &job_.dx, &job_.dresidual}) advise(*result, bytes);
+    plan_job(job_);
+    const Index worth = job_.N * job_.C * job_.S / kGrain;
+    items_ = job_.plan.tiles * job_.plan.parts;
+    threads_ = std::max<Index>(1, std::min({allowed, worth, items_}));
+    partial_ = kPartialRows * job_.plan.width;
   }
 
-  // visit(tile, part) for every item.
-  template <class Visit>
-  void for_items(const Visit& visit) const {
-    const Index parts = job.plan.parts;
-    share(job.plan.tiles * parts, threads, pool, [&](Index, Index begin, Index end) {
-      for (Index item = begin; item < end; ++item) visit(item / parts, item % parts);
+  const Kernels& kernels() const { return kernels_; }
+
+  // A reduction, an application, or both; either may be null.
+  void operator()(Reduce reduce, Finish finish, Apply apply) const {
+    if (reduce != nullptr && whole_tiles()) return by_tile(reduce, finish, apply);
+    by_item(reduce, finish, apply);
+  }
+
+ private:
+  // Whether equal shares of tiles, all parts of a tile on one thread, keep all threads busy.
+  bool whole_tiles() const {
+    const Index tiles = job_.plan.tiles;
+    return tiles % threads_ == 0 || tiles >= 8 * threads_;
+  }
+
+  // Both passes tile by tile: the second one finds in cache what the first one has left there.
+  void by_tile(Reduce reduce, Finish finish, Apply apply) const {
+    const Index parts = job_.plan.parts;
+    run_team(threads_, pool_, [&](Index self, Index team, auto) {
+      if (self == team) return;
+      std::vector<double> memory(static_cast<std::size_t>(partial_ * parts));
+      const Share tiles(job_.plan.tiles, self, team);
+      for (Index tile = tiles.begin; tile < tiles.end; ++tile) {
+        for (Index part = 0; part < parts; ++part) {
+          reduce(job_, tile, part, memory.data() + part * partial_);
+        }
+        finish(job_, tile, memory.data());
+        for (Index part = parts; apply != nullptr && part-- > 0;) apply(job_, tile, part);
+      }
     });
   }
 
-  // visit(tile, memory) for every tile, with room for the partial results of one tile.
-  template <class Visit>
-  void for_tiles(const Visit& visit) const {
-    const Index room = partial * job.plan.parts;
-    std::vector<double> memory(static_cast<std::size_t>(room * threads));
-    share(job.plan.tiles, threads, pool, [&](Index thread, Index begin, Index end) {
-      for (Index tile = begin; tile < end; ++tile) visit(tile, memory.data() + room * thread);
+  // The first pass over all, then the second, which each thread begins where it has just been.
+  void by_item(Reduce reduce, Finish finish, Apply apply) const {
+    const Index parts = job_.plan.parts;
+    std::vector<double> memory(reduce == nullptr ? 0 : static_cast<std::size_t>(items_ * partial_));
+    run_team(threads_, pool_, [&](Index self, Index team, auto wait) {
+      const Share items(self < team ? items_ : 0, self, team);
+      const Share tiles(self < team ? job_.plan.tiles : 0, self, team);
+      if (reduce != nullptr) {
+        for (Index item = items.begin; item < items.end; ++item) {
+          reduce(job_, item / parts, item % parts, memory.data() + item * partial_);
+        }
+        wait();
+        for (Index tile = tiles.begin; tile < tiles.end; ++tile) {
+          finish(job_, tile, memory.data() + tile * parts * partial_);
+        }
+        wait();
+      }
+      for (Index item = items.end; apply != nullptr && item-- > items.begin;) {
+        apply(job_, item / parts, item % parts);
+      }
     });
   }
+
+  Job job_;
+  const Kernels& kernels_ = active_kernels();
+  Index threads_;
+  Index pool_;  // threads that torch uses
+  Index items_;
+  Index partial_;  // doubles in one partial result
 };
-
-using Reduce = void (*)(const Job&, Index, Index, double*);
-using Finish = void (*)(const Job&, Index, double*);
-using Apply = void (*)(const Job&, Index, Index);
-
-void reduce_tile(const Run& run, Reduce reduce, Finish finish, Index tile, double* memory) {
-  for (Index part = 0; part < run.job.plan.parts; ++part) {
-    reduce(run.job, tile, part, memory + part * run.partial);
-  }
-  finish(run.job, tile, memory);
-}
-
-// A reduction over all items; where a tile is one item, its partial result stays in cache.
-void reduce_all(const Run& run, Reduce reduce, Finish finish) {
-  const Index parts = run.job.plan.parts;
-  if (parts == 1) {
-    run.for_tiles([&](Index tile, double* memory) {
-      reduce_tile(run, reduce, finish, tile, memory);
-    });
-    return;
-  }
-  std::vector<double> memory(static_cast<std::size_t>(run.job.plan.tiles * parts * run.partial));
-  const auto at = [&](Index tile, Index part) {
-    return memory.data() + (tile * parts + part) * run.partial;
-  };
-  run.for_items([&](Index tile, Index part) { reduce(run.job, tile, part, at(tile, part)); });
-  for (Index tile = 0; tile < run.job.plan.tiles; ++tile) finish(run.job, tile, at(tile, 0));
-}
-
-void apply_all(const Run& run, Apply apply) {
-  run.for_items([&](Index tile, Index part) { apply(run.job, tile, part); });
-}
-
-// Reduction and application. While a tile's slab fits in cache and every thread gets tiles, the
-// second pass follows the first tile by tile; the sums and their order are the same either way.
-void reduce_and_apply(const Run& run, Reduce reduce, Finish finish, Apply apply) {
-  if (slab_bytes(run.job) > kSlabBytes || run.job.plan.tiles < run.threads) {
-    reduce_all(run, reduce, finish);
-    apply_all(run, apply);
-    return;
-  }
-  run.for_tiles([&](Index tile, double* memory) {
-    reduce_tile(run, reduce, finish, tile, memory);
-    for (Index part = 0; part < run.job.plan.parts; ++part) apply(run.job, tile, part);
-  });
-}
 
 }  // namespace
 
 void run_moments(Job job, Index threads) {
   const Run run(job, threads);
-  reduce_all(run, run.kernels.moments, run.kernels.finish_moments);
+  run(run.kernels().moments, run.kernels().finish_moments, nullptr);
 }
 
 void run_normalize(Job job, Index threads) {
   const Run run(job, threads);
-  apply_all(run, run.kernels.normalize);
+  run(nullptr, nullptr, run.kernels().normalize);
 }
 
 void run_backward_reduce(Job job, Index threads) {
   const Run run(job, threads);
-  reduce_all(run, run.kernels.backward_reduce, run.kernels.finish_sums);
+  run(run.kernels().backward_reduce, run.kernels().finish_sums, nullptr);
 }
 
 void run_backward_input(Job job, Index threads) {
   const Run run(job, threads);
-  apply_all(run, run.kernels.backward_input);
+  run(nullptr, nullptr, run.kernels().backward_input);
 }
 
 void run_forward(Job job, Index threads) {
   const Run run(job, threads);
-  reduce_and_apply(run, run.kernels.moments, run.kernels.finish_moments, run.kernels.normalize);
+  run(run.kernels().moments, run.kernels().finish_moments, run.kernels().normalize);
 }
 
 void run_backward(Job job, Index threads) {
   const Run run(job, threads);
-  reduce_and_apply(run, run.kernels.backward_reduce, run.kernels.finish_sums,
-                   run.kernels.backward_input);
+  run(run.kernels().backward_reduce, run.kernels().finish_sums, run.kernels().backward_input);
 }
 
 }  // namespace evenkeel

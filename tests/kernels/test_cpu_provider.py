@@ -17,7 +17,7 @@ from evenkeel.kernels._contract import Moments, Norm, Problem
 from evenkeel.spec import ACTIVATIONS, Activation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -33,6 +33,8 @@ THREADED = {
     "rows": lambda: torch.randn(1111, 300, 1),
     "wide rows": lambda: torch.randn(2, 90001, 1),
     "narrow rows": lambda: torch.randn(70001, 3, 1),
+    "several rows in one": lambda: torch.randn(10007, 12, 1),
+    "small planes": lambda: torch.randn(33, 70, 49),
     "strided": lambda: torch.randn(5, 23, 2801)[:, ::2, ::3],
 }
 
@@ -142,6 +144,65 @@ def test_an_unknown_isa_is_refused_with_what_the_machine_has(
     monkeypatch.setenv("EVENKEEL_ISA", "sse9")
     with pytest.raises(ProviderError, match=r"(?s)EVENKEEL_ISA=sse9.*baseline"):
         CpuProvider()
+
+
+def _far_first_block(n: int) -> Tensor:
+    return torch.cat([torch.full((1024,), 1e6), torch.zeros(n - 1024)])
+
+
+def _far_half(n: int) -> Tensor:
+    return torch.cat([torch.zeros(n // 2), torch.full((n - n // 2,), 1e6)])
+
+
+def _far_first_value(n: int) -> Tensor:
+    return torch.cat([torch.full((1,), 1e8), torch.zeros(n - 1)])
+
+
+#: Data whose blocks have means far apart: a shift by the wrong one would cost all digits.
+FAR = (_far_first_block, _far_half, _far_first_value, lambda n: torch.linspace(0, 1e6, n))
+
+
+@pytest.mark.parametrize("layout", ["planes", "rows", "masked"])
+@pytest.mark.parametrize("means", FAR)
+def test_moments_survive_blocks_that_lie_far_apart(
+    means: Callable[[int], Tensor], layout: str, isa: str
+) -> None:
+    n, channels = 100_003, 9
+    torch.manual_seed(2)
+    values = (torch.randn(channels, n, dtype=torch.float64) + means(n).double()).float()
+    mask = torch.ones(n, dtype=torch.bool)
+    if layout == "masked":  # hardly anything is left of the first blocks
+        mask = torch.rand(n) < torch.where(torch.arange(n) < 3000, 0.002, 0.9)
+    x = values.t().contiguous()[..., None] if layout == "rows" else values[None]
+    moments = load("cpu").moments(x, mask[None] if layout == "masked" else None)
+    kept = values[:, mask].double()
+    var, mean = torch.var_mean(kept, dim=1, correction=0)
+    unit = 2.0**-24
+    assert ((moments.var - var).abs() <= 1.01 * unit * var).all()
+    error = (moments.mean.double() + moments.mean_lo.double() - mean).abs()
+    assert (error <= 2 * unit**2 * mean.abs() + 1e-5 * unit * var.sqrt()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["silu", "gelu"])
+def test_smooth_activations_are_right_at_every_size(
+    name: str, dtype: torch.dtype, isa: str
+) -> None:
+    sizes = torch.logspace(-30, 30, 601, dtype=torch.float64)
+    special = torch.tensor([0.0, math.inf, math.nan], dtype=torch.float64)
+    z = torch.cat([sizes, -sizes, torch.linspace(-100, 100, 4001), special, -special]).to(dtype)
+    one = torch.ones(1, dtype=dtype)
+    norm = Norm(0 * one, 0 * one, one, None, None, 0.0, Activation.parse(name))
+    got = load("cpu").normalize(z.view(1, 1, -1), norm).flatten().double()
+    if name == "silu":
+        exact = torch.nn.functional.silu(z.double())
+    else:
+        exact = z.double() * (0.5 * torch.special.erfc(-z.double() / math.sqrt(2)))
+    unit = torch.finfo(dtype).eps / 2
+    assert torch.equal(got.isnan(), exact.isnan())
+    # Relative to z: the far negative tail is small against any other output.
+    close = (got - exact).abs() <= 8 * unit * z.double().abs() + torch.finfo(dtype).tiny
+    assert (close | (got == exact) | exact.isnan()).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -45,7 +45,8 @@ class CpuProvider:
     """The seven verbs of the contract in C++, on as many threads as torch uses.
 
     ``EVENKEEL_ISA`` replaces the instruction set that was chosen from the processor's features.
-    Results do not depend on the number of threads.
+    Results do not depend on the number of threads. Results of 4 MiB and more ask for huge pages,
+    where Linux gives them; ``EVENKEEL_HUGE_PAGES=0`` turns that off.
 
     Raises:
         ProviderError: ``EVENKEEL_ISA`` names an instruction set that this machine does not have.
@@ -80,7 +81,7 @@ class CpuProvider:
         return reasons
 
     def moments(self, x: Tensor, mask: Tensor | None = None) -> Moments:
-        """Mean and variance in blocks merged in a fixed order, eq. (1), (2) and (4)."""
+        """Mean and variance in float64, blocks merged in a fixed order, eq. (1), (2) and (4)."""
         code = _type(x)
         moments = _new_moments(x, mask)
         _extension.moments(
@@ -107,7 +108,7 @@ class CpuProvider:
     def normalize(
         self, x: Tensor, norm: Norm, residual: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Output of eq. (3) and (5), computed in double and rounded once."""
+        """Output of eq. (3) and (5), computed in float32, or in float64 for float64."""
         code = _type(x)
         y = torch.empty_like(x)
         residual = _maybe_like(residual, x, "residual")
@@ -131,7 +132,7 @@ class CpuProvider:
         residual: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Sums:
-        """Sums of dz and dz xhat, eq. (9), accumulated in double with compensation."""
+        """Sums of dz and dz xhat, eq. (9): a few terms in float32, the rest compensated in float64."""
         code = _type(x)
         sums = _new_sums(x)
         dy, residual = _like(dy, x, "dy"), _maybe_like(residual, x, "residual")
