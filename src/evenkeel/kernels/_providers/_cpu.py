@@ -132,7 +132,7 @@ class CpuProvider:
         residual: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Sums:
-        """Sums of dz and dz xhat, eq. (9): a few terms in float32, the rest compensated in float64."""
+        """Sums of dz and dz xhat, eq. (9): a few terms in float32, the rest in float64."""
         code = _type(x)
         sums = _new_sums(x)
         dy, residual = _like(dy, x, "dy"), _maybe_like(residual, x, "residual")
