@@ -8,7 +8,7 @@ BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test test-all fuzzing lint bench docs clean
+.PHONY: study test test-all fuzzing lint bench accuracy docs clean
 
 study: $(VENV)/.study  ## train with and without batch norm, write study/report.html
 	$(BIN)/evenkeel study $(ARGS)
@@ -31,7 +31,10 @@ lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev  ## accuracy beside torch, table under benchmarks/results/
+bench: $(VENV)/.dev  ## time beside every framework, added to benchmarks/results/bench.csv
+	$(BIN)/evenkeel bench --csv benchmarks/results/bench.csv $(ARGS)
+
+accuracy: $(VENV)/.dev  ## accuracy beside torch, tables of README and docs/numerics.md
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)
 	$(BIN)/python benchmarks/readme.py
 

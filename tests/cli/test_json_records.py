@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import typing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
-from evenkeel import report
+from evenkeel import bench, report
 from evenkeel.cli import app
 from evenkeel.spec import Spec
 from evenkeel.tools import _inspect
@@ -32,6 +33,7 @@ FRAMES = {
         "### A layer": "rows[].",
         "### A finding": "findings[].",
     },
+    "bench": {"## `evenkeel bench": ""},
     "explain": {"## `evenkeel explain": ""},
     "study": {"## `evenkeel study": ""},
     "convert": {"## `evenkeel convert": ""},
@@ -123,6 +125,18 @@ def test_records_of_inspect(checkpoint, module):
         name for row in [*weights["rows"], *live["rows"]] for name in row if row[name] is None
     }
     require_same(paths(weights) | paths(live), "inspect")
+
+
+def test_records_of_bench():
+    setting = bench.Setting(
+        date="", commit="", machine="", threads=1, huge_pages=False, versions=""
+    )
+    case = bench.Case(suite="other", shape=(2, 3), activation="relu")
+    timings = (bench.Timing(case, peer, 1.0, 1.0, 1.0, 1) for peer in ("evenkeel", "floor"))
+    records = [bench.record(timing, setting) for timing in timings]
+    summary = bench.ratios(records)
+    present = {"records": [*map(asdict, records)], "summary": [*map(asdict, summary)]}
+    require_same(paths(present), "bench")
 
 
 def test_records_of_convert(checkpoint, tmp_path):

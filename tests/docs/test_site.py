@@ -15,6 +15,7 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
+    "evenkeel.bench": "bench",
     "evenkeel": "index",
     "evenkeel.nn": "nn",
     "evenkeel.nn.functional": "functional",

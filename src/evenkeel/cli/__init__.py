@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from evenkeel.cli._bench import bench
 from evenkeel.cli._command import Command, Group, as_command
 from evenkeel.cli._compare import compare
 from evenkeel.cli._convert import convert
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (study, inspect, convert, compare, explain):
+for _verb in (study, inspect, convert, compare, bench, explain):
     app.command(cls=Command)(as_command(_verb))
 
 

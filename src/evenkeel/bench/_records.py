@@ -1,0 +1,195 @@
+"""Timings with all that decides them, as lines of a CSV file that only grows."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import subprocess
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from evenkeel.errors import FileError, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from evenkeel.bench._session import Timing
+
+_PACKAGES: Final = ("torch", "keras", "tensorflow", "jax", "flax")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Where and with what a session measured; the same in all its records."""
+
+    date: str
+    commit: str
+    machine: str
+    threads: int
+    huge_pages: bool
+    versions: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record(Setting):
+    """One timing as it stands in the file; times in seconds, None where there is a problem."""
+
+    suite: str
+    shape: str
+    activation: str
+    residual: bool
+    count: int
+    layout: str
+    dtype: str
+    mode: str
+    peer: str
+    median: float | None
+    p20: float | None
+    p80: float | None
+    steps: int
+    problem: str
+
+    @property
+    def site(self) -> tuple[str, ...]:
+        """What has to be equal for two peers to have done the same."""
+        case = (self.suite, self.shape, self.activation, str(self.residual))
+        return (*case, self.layout, self.dtype, self.mode)
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Record))
+
+
+def setting(*, threads: int, huge_pages: bool) -> Setting:
+    """The present machine by kind, versions, commit and time."""
+    import evenkeel
+
+    found = [f"{name} {v}" for name in _PACKAGES if (v := _version(name))]
+    return Setting(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=_commit(),
+        machine=_processor(),
+        threads=threads,
+        huge_pages=huge_pages,
+        versions="; ".join([f"evenkeel {evenkeel.__version__}", *found]),
+    )
+
+
+def record(timing: Timing, where: Setting) -> Record:
+    """A timing as a line."""
+    case = timing.case
+    return Record(
+        **{field.name: getattr(where, field.name) for field in fields(Setting)},
+        suite=case.suite,
+        shape="x".join(map(str, case.shape)),
+        activation=case.activation,
+        residual=case.residual,
+        count=case.count,
+        layout=case.layout,
+        dtype=case.dtype,
+        mode=case.mode,
+        peer=timing.peer,
+        median=timing.median,
+        p20=timing.p20,
+        p80=timing.p80,
+        steps=timing.steps,
+        problem=timing.problem,
+    )
+
+
+def append(path: Path, records: Iterable[Record]) -> None:
+    """Add lines to a file, with a heading if it is new.
+
+    Raises:
+        FileError: the file is there and has other columns.
+    """
+    known = path.exists() and path.stat().st_size > 0
+    if known:
+        _require_columns(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if not known:
+            writer.writerow(_FIELDS)
+        writer.writerows([_cell(getattr(one, name)) for name in _FIELDS] for one in records)
+
+
+def read(path: Path) -> list[Record]:
+    """All records of a file, oldest first.
+
+    Raises:
+        FileError: the file has other columns.
+    """
+    _require_columns(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        return [_parsed(row) for row in csv.DictReader(file)]
+
+
+def latest(records: Sequence[Record]) -> list[Record]:
+    """The last record of each site and peer."""
+    return list({(*one.site, one.peer): one for one in records}.values())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _parsed(row: dict[str, str]) -> Record:
+    values: dict[str, Any] = dict(row)
+    for name in ("threads", "count", "steps"):
+        values[name] = int(row[name])
+    for name in ("huge_pages", "residual"):
+        values[name] = row[name] == "True"
+    for name in ("median", "p20", "p80"):
+        values[name] = float(row[name]) if row[name] else None
+    return Record(**values)
+
+
+def _require_columns(path: Path) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        found = tuple(next(csv.reader(file), []))
+    if found != _FIELDS:
+        raise FileError(
+            explain(
+                asked=f"records of a benchmark in {path}",
+                got=f"a file with columns {', '.join(found)[:200] or '(none)'}",
+                why="lines are only added to a file that evenkeel bench has begun",
+                do="name another file with --csv, or move this one away",
+            )
+        )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    """Model name of the processor and the number of cores; no host name."""
+    import os
+
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _commit() -> str:
+    """The commit of the checkout that the package runs from; empty outside of one."""
+    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed arguments
+            command, cwd=here, capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

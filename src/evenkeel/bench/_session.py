@@ -1,0 +1,185 @@
+"""One measurement: every peer in its process, runs interleaved, round by round."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import statistics
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from evenkeel.bench._worker import serve
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    from evenkeel.bench._cases import Case
+    from evenkeel.bench._peers import Peer
+
+#: Steps of one peer before the next one has its turn last at least this long.
+_TURN: Final = 0.02
+_MOST_STEPS: Final = 200
+#: Seconds after which a peer that does not answer is given up.
+_PATIENCE: Final = 300.0
+#: Makes glibc's allocator ask for huge pages.
+_HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What one peer took for one case, in seconds per step.
+
+    ``median``, ``p20`` and ``p80`` are over the rounds; a round is the median of its steps.
+    ``problem`` says why there is no time.
+    """
+
+    case: Case
+    peer: str
+    median: float | None
+    p20: float | None
+    p80: float | None
+    steps: int
+    problem: str = ""
+
+
+class Progress(Protocol):
+    """What the caller is told after each case."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take the number of finished cases and of all."""
+        ...
+
+
+def missing(peer: Peer) -> list[str]:
+    """Packages that a peer needs and that are not installed."""
+    return [name for name in peer.packages if importlib.util.find_spec(name) is None]
+
+
+def measure(
+    cases: Sequence[Case],
+    peers: Sequence[Peer],
+    *,
+    threads: int,
+    rounds: int,
+    huge_pages: bool,
+    progress: Progress,
+) -> Iterator[Timing]:
+    """Time all cases; yields as soon as a case is through.
+
+    Args:
+        cases: in the order in which they are taken.
+        peers: each gets a process, alive over all cases.
+        threads: of every library that takes a number.
+        rounds: turns of each peer for each case.
+        huge_pages: give them to the memory allocator of every process (glibc on Linux).
+        progress: told after each case.
+    """
+    with _workers(peers, threads, huge_pages=huge_pages) as workers:
+        for number, case in enumerate(cases, start=1):
+            yield from _measure_case(case, workers, rounds)
+            progress(number, len(cases))
+
+
+def _measure_case(case: Case, workers: Sequence[_Worker], rounds: int) -> Iterator[Timing]:
+    for worker in workers:
+        worker.prepare(case)
+    for turn in range(rounds):
+        # The order turns, so that nobody always runs in the wake of the same neighbour.
+        shift = turn % len(workers)
+        for worker in (*workers[shift:], *workers[:shift]):
+            worker.take_turn()
+    for worker in workers:
+        if worker.problem:
+            yield Timing(case, worker.peer.name, None, None, None, 0, worker.problem)
+        else:
+            low, middle, high = _quantiles(worker.rounds)
+            steps = worker.steps * rounds
+            yield Timing(case, worker.peer.name, middle, low, high, steps)
+
+
+def _quantiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    fifths = statistics.quantiles(values, n=5, method="inclusive")
+    return fifths[0], statistics.median(values), fifths[3]
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One peer's process, and what it did for the present case."""
+
+    peer: Peer
+    process: BaseProcess
+    pipe: Connection
+    rounds: list[float] = field(default_factory=list[float])
+    steps: int = 0
+    problem: str = ""
+
+    def prepare(self, case: Case) -> None:
+        """Warm up, and find out how many steps make a turn."""
+        self.rounds = []
+        self.problem = self._ask("prepare", case) or ""
+        if seconds := self._time(3):
+            wanted = round(_TURN / max(statistics.median(seconds), 1e-7))
+            self.steps = max(1, min(_MOST_STEPS, wanted))
+
+    def take_turn(self) -> None:
+        """One round."""
+        if seconds := self._time(self.steps):
+            self.rounds.append(statistics.median(seconds))
+
+    def _time(self, steps: int) -> list[float]:
+        return [] if self.problem else self._ask("time", steps) or []
+
+    def _ask(self, request: str, argument: object) -> Any:  # noqa: ANN401 - what the worker sends
+        """The answer; None where there is none, and then :attr:`problem` says why."""
+        try:
+            self.pipe.send((request, argument))
+            if self.pipe.poll(_PATIENCE):
+                return self.pipe.recv()
+            self.problem = f"no answer in {_PATIENCE:g} s"
+            self.process.kill()
+        except (EOFError, OSError):
+            self.process.join(5)
+            self.problem = f"its process ended with exit code {self.process.exitcode}"
+        return self.problem if request == "prepare" else None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Generator[None]:
+    """Variables that a process has to find when it starts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _workers(peers: Sequence[Peer], threads: int, *, huge_pages: bool) -> Generator[list[_Worker]]:
+    context = get_context("spawn")  # a fork would inherit what is loaded here
+    workers: list[_Worker] = []
+    try:
+        for peer in peers:
+            mine, theirs = context.Pipe()
+            process = context.Process(target=serve, args=(theirs, peer, threads), daemon=True)
+            with _environment(_HUGE_PAGES if huge_pages else {}):
+                process.start()
+            theirs.close()
+            workers.append(_Worker(peer, process, mine))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.pipe.close()
+        for worker in workers:
+            worker.process.join(5)
+            worker.process.kill()

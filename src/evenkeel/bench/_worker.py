@@ -1,0 +1,65 @@
+"""The process of one peer: prepares cases and times them when it is told to.
+
+Nothing heavy is imported before the environment is set: libraries read it when they are loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+import warnings
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+    from evenkeel.bench._cases import Case
+    from evenkeel.bench._peers import Peer
+
+    Step: TypeAlias = Callable[[], float | None]
+
+#: Steps before the first one that counts: allocators and compilers settle.
+_WARM_UP = 3
+
+
+def serve(pipe: Connection, peer: Peer, threads: int) -> None:
+    """Answer requests until the other end goes away.
+
+    ``("prepare", case)`` -> None, or the text of what went wrong. ``("time", n)`` -> the seconds
+    of each of n steps.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.update({k: v.format(threads=threads) for k, v in peer.environment.items()})
+    warnings.simplefilter("ignore")
+    step: Step | None = None
+    while True:
+        try:
+            request, argument = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if request == "prepare":
+            step = None  # the tensors of the case before go first
+            step, problem = _prepare(peer, argument)
+            pipe.send(problem)
+        elif step is not None:
+            pipe.send([_seconds(step) for _ in range(argument)])
+
+
+def _prepare(peer: Peer, case: Case) -> tuple[Step | None, str | None]:
+    try:
+        module: Any = importlib.import_module(f"evenkeel.bench._peers.{peer.module}")
+        step: Step = module.prepare(case, peer.variant)
+        for _ in range(_WARM_UP):
+            step()
+    except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
+        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+    return step, None
+
+
+def _seconds(step: Step) -> float:
+    start = time.perf_counter()
+    own = step()
+    passed = time.perf_counter() - start
+    return passed if own is None else own
