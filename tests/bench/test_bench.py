@@ -91,11 +91,18 @@ def test_the_floor_counts_every_tensor_once() -> None:
     assert replace(case, dtype="bfloat16").compulsory_bytes == 24
 
 
-@pytest.mark.parametrize("peer", bench.PEERS, ids=lambda peer: peer.name)
+def _peers() -> list[object]:
+    """All of them; those that take long to start are for the slow tier."""
+    quick = {"evenkeel", "torch", "floor"}
+    return [
+        pytest.param(p, id=p.name, marks=() if p.name in quick else pytest.mark.slow)
+        for p in bench.PEERS
+    ]
+
+
+@pytest.mark.parametrize("peer", _peers())
 @pytest.mark.parametrize("mode", bench.MODES)
 def test_every_peer_runs_in_its_process(peer: bench.Peer, mode: str) -> None:
-    if peer.name in {"keras-tf", "keras-jax", "flax", "compile"} and mode == "forward":
-        pytest.skip("one start of a framework is enough")
     assert not bench.missing(peer)
     case = replace(SMALL, mode=mode)
     (timing,) = bench.measure(
