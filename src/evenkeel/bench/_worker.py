@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def serve(pipe: Connection, peer: Peer, threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.update({k: v.format(threads=threads) for k, v in peer.environment.items()})
     warnings.simplefilter("ignore")
+    _be_quiet()
     step: Step | None = None
     while True:
         try:
@@ -45,6 +48,13 @@ def serve(pipe: Connection, peer: Peer, threads: int) -> None:
             pipe.send(problem)
         elif step is not None:
             pipe.send([_seconds(step) for _ in range(argument)])
+
+
+def _be_quiet() -> None:
+    """Keep what frameworks print while they load out of the caller's table."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _prepare(peer: Peer, case: Case) -> tuple[Step | None, str | None]:
