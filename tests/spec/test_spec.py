@@ -142,7 +142,7 @@ def test_it_is_frozen_and_its_options_are_a_copy():
         {"statistics_dtype": "int8"}, {"parameter_dtype": "float"}, {"activation": "relu"},
         {"activation": Activation("tanh")}, {"activation": Activation("relu", float("nan"))},
         {"renorm": True}, {"name": None}, {"options": []}, {"options": {"a": float("nan")}},
-        {"options": {"a": object()}}, {"synchronized": "yes"},
+        {"options": {"a": object}}, {"synchronized": "yes"},
     ],
     ids=lambda v: str(v)[:40],
 )  # fmt: skip
