@@ -294,7 +294,7 @@ inline void for_spans(const Job& job, const Views& views, const Item& item, cons
     for_long_rows<T>(job, views, item, visit);
   } else if (job.plan.channels_inner) {
     for_rows<T>(job, views, item, visit);
-  } else if (job.plan.in_place) {
+  } else if (job.plan.positions_inner) {
     for_planes<T>(job, views, item, visit);
   } else {
     Stage<T> stage(job, views);
@@ -314,12 +314,6 @@ inline void load_channels(const Channels& from, Index channel, Index count, doub
   with_type(from.dtype, [&]<class T>() {
     copy_run(static_cast<const T*>(from.data) + channel * from.step, from.step, count, to, 1);
   });
-}
-
-// 1 / sqrt(var + eps), eq. (3).
-inline void load_inv_std(const Job& job, Index channel, Index width, double* to) {
-  load_channels(job.var, channel, width, 1.0, to);
-  for (Index i = 0; i < width; ++i) to[i] = 1.0 / std::sqrt(to[i] + job.eps);
 }
 
 // Per-channel results have double for f64 and float for everything else.

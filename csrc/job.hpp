@@ -38,12 +38,12 @@ struct Channels {
 // How the work is cut: tiles of channels times parts of positions. It follows from the shape and
 // the strides alone, never from the number of threads, so that every sum has one fixed order.
 struct Plan {
-  bool channels_inner = false;  // channels are adjacent in memory: they are the inner loop
-  bool in_place = false;        // otherwise: positions are adjacent, none is masked
-  Index rows = 1;               // narrow rows without gaps: so many make one long row
-  Index block = 1;              // positions that are summed before compensation
-  Index first_block = 1;        // the first one is shorter, as it is read twice
-  Index width = 1;              // channels per tile
+  bool channels_inner = false;   // channels are adjacent in memory: they are the inner loop
+  bool positions_inner = false;  // otherwise: positions are adjacent, none is masked
+  Index rows = 1;                // narrow rows without gaps: so many make one long row
+  Index block = 1;               // positions that are summed before compensation
+  Index first_block = 1;         // the first one is shorter, as it is read twice
+  Index width = 1;               // channels per tile
   Index tiles = 0;
   Index span = 0;  // positions per part
   Index parts = 1;

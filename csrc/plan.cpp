@@ -59,7 +59,7 @@ bool positions_adjacent(Job& job) {
 // Channels per tile. Small planes go together, since memory is fast only where it is read in order.
 Index tile_width(const Job& job) {
   if (job.plan.channels_inner) return std::min(job.C, kMaxWidth);
-  if (!job.plan.in_place || job.x.c != job.S) return 1;
+  if (!job.plan.positions_inner || job.x.c != job.S) return 1;
   const Index planes = ceil_div(kPageBytes, job.S * element_bytes(job.dtype));
   return std::clamp<Index>(std::min(planes, job.C), 1, kMaxPlanes);
 }
@@ -95,7 +95,7 @@ void plan_job(Job& job) {
   Plan& plan = job.plan;
   const Index positions = job.N * job.S;
   plan.channels_inner = channels_adjacent(job);
-  plan.in_place = !plan.channels_inner && positions_adjacent(job);
+  plan.positions_inner = !plan.channels_inner && positions_adjacent(job);
   plan.width = tile_width(job);
   plan.tiles = job.C == 0 ? 0 : ceil_div(job.C, plan.width);
   plan.rows = rows_together(job);
