@@ -11,10 +11,7 @@ on them. A full run takes some minutes, nearly all of them in torch.compile.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
-import platform
-import re
 import tomllib
 import zlib
 from dataclasses import asdict, dataclass, fields
@@ -25,6 +22,7 @@ import numpy as np
 import torch
 
 from evenkeel import kernels, nn, reference
+from evenkeel.bench import processor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -282,15 +280,6 @@ def versions() -> dict[str, str]:
         "torch instructions": torch.backends.cpu.get_cpu_capability(),
         "evenkeel instructions": _cpu.isa(),
     }
-
-
-def processor() -> str:
-    """Model name of the processor."""
-    with contextlib.suppress(OSError):
-        named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if named:
-            return named[1]
-    return platform.processor() or platform.machine()
 
 
 # The file and the tables.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from evenkeel import bench
-from evenkeel.bench import _session
+from evenkeel.bench import _session, _worker
 from evenkeel.bench._records import Record
 from evenkeel.bench._tables import tables
 from evenkeel.errors import FileError
@@ -127,6 +128,16 @@ def test_a_peer_that_fails_is_reported_and_does_not_stop_the_others() -> None:
     assert timings[0].problem.startswith("ModuleNotFoundError")
     assert timings[0].median is None
     assert timings[1].median is not None
+
+
+def test_an_error_without_a_message_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> object:
+        raise AssertionError
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    step, problem = _worker._prepare(bench.PEERS[0], SMALL)
+    assert step is None
+    assert problem == "AssertionError: (no message)"
 
 
 def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,16 @@
 
 from evenkeel.bench._cases import DTYPES, LAYOUTS, MODES, SUITES, Case, cases
 from evenkeel.bench._peers import PEERS, Peer
-from evenkeel.bench._records import Record, Setting, append, latest, read, record, setting
+from evenkeel.bench._records import (
+    Record,
+    Setting,
+    append,
+    latest,
+    processor,
+    read,
+    record,
+    setting,
+)
 from evenkeel.bench._session import Timing, measure, missing
 from evenkeel.bench._summary import Ratio, ratios
 
@@ -23,6 +32,7 @@ __all__ = [
     "latest",
     "measure",
     "missing",
+    "processor",
     "ratios",
     "read",
     "record",

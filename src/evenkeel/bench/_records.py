@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -70,11 +73,20 @@ def setting(*, threads: int, huge_pages: bool) -> Setting:
     return Setting(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=_commit(),
-        machine=_processor(),
+        machine=f"{processor()}, {os.cpu_count()} cores",
         threads=threads,
         huge_pages=huge_pages,
         versions="; ".join([f"evenkeel {evenkeel.__version__}", *found]),
     )
+
+
+def processor() -> str:
+    """Model name of the processor; no host name."""
+    with contextlib.suppress(OSError):
+        named = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if named:
+            return named[1]
+    return platform.processor() or platform.machine()
 
 
 def record(timing: Timing, where: Setting) -> Record:
@@ -168,18 +180,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _processor() -> str:
-    """Model name of the processor and the number of cores; no host name."""
-    import os
-
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def _commit() -> str:

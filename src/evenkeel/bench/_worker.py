@@ -64,7 +64,8 @@ def _prepare(peer: Peer, case: Case) -> tuple[Step | None, str | None]:
         for _ in range(_WARM_UP):
             step()
     except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
-        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+        lines = str(error).strip().splitlines() or ["(no message)"]
+        return None, f"{type(error).__name__}: {lines[0][:200]}"
     return step, None
 
 
