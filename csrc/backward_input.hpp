@@ -17,7 +17,9 @@ struct GradientTerms {
     double dz[kMaxWidth], dz_xhat[kMaxWidth];
     load_channels(job.dz, item.channel, item.width, 0.0, dz);
     load_channels(job.dz_xhat, item.channel, item.width, 0.0, dz_xhat);
-    for (Index i = 0; i < item.width; ++i) {
+    const Index width = item.width;
+#pragma omp simd
+    for (Index i = 0; i < width; ++i) {
       const double mean = dz_xhat[i] / share;
       offset[i] = static_cast<E>(-dz[i] / share - mean * terms.shift[i]);
       slope[i] = static_cast<E>(-mean * terms.inv_std[i]);

@@ -1,16 +1,19 @@
-// The Python module evenkeel._cpu: addresses, strides and numbers in, nothing checked.
+// The Python module evenkeel._cpu: torch tensors in, new torch tensors out.
 //
-// Tensors come as integers, not as DLPack capsules: there is no copy to make and no ownership to
-// pass, a tensor that requires grad exports no capsule, and bfloat16 has no NumPy type.
+// Each verb refuses, with a ValueError that names the argument, whatever it cannot read safely;
+// the caller copies it or explains. Where tensors are small every step between the layer's call
+// and the kernel counts, therefore results are made here.
 
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "isa.hpp"
+#include "running.hpp"
+#include "tensor.hpp"
 #include "verbs.hpp"
 
 namespace nb = nanobind;
@@ -18,178 +21,282 @@ using namespace nb::literals;
 
 namespace {
 
+using evenkeel::DType;
 using evenkeel::Index;
 using evenkeel::Job;
+using evenkeel::Tensor;
 
-using Shape = std::array<Index, 3>;         // N, C, S
-using ViewArg = std::array<Index, 4>;       // address, strides of n, c, s
-using MaskArg = std::array<Index, 3>;       // address, strides of n, s
-using ChannelsArg = std::array<Index, 3>;   // address, dtype, stride
-using MaybeView = std::optional<ViewArg>;
-using MaybeMask = std::optional<MaskArg>;
-using MaybeChannels = std::optional<ChannelsArg>;
-// mean, mean_lo, var, weight, bias, eps, activation, its parameter
-using NormArg = std::tuple<ChannelsArg, ChannelsArg, ChannelsArg, MaybeChannels, MaybeChannels,
-                           double, Index, double>;
-using SumsArg = std::array<ChannelsArg, 2>;
-using MomentsOut = std::array<Index, 3>;  // addresses of mean, mean_lo, var
-using SumsOut = std::array<Index, 2>;     // addresses of dz, dz_xhat
+using Tensors = nb::typed<nb::tuple, nb::object, nb::ellipsis>;
 
-void* address(Index value) { return reinterpret_cast<void*>(value); }
+constexpr Index kFewElements = 16384;  // done in the time that passing on the lock takes
 
-evenkeel::Source source(const MaybeView& view) {
-  if (!view) return {};
-  return {address((*view)[0]), (*view)[1], (*view)[2], (*view)[3]};
+template <class... Objects>
+Tensors tensors(const Objects&... objects) {
+  return nb::borrow<Tensors>(nb::make_tuple(objects...));
 }
 
-evenkeel::Target target(const MaybeView& view) {
-  if (!view) return {};
-  return {address((*view)[0]), (*view)[1], (*view)[2], (*view)[3]};
+bool is_float(DType dtype) { return dtype >= DType::f16; }
+
+Tensor tensor(nb::handle object, const char* name, Index rank) {
+  Tensor found;
+  const bool readable = evenkeel::read(object, found) && found.has_values();
+  if (!readable || found.rank != rank) throw nb::value_error(name);
+  return found;
 }
 
-evenkeel::Channels channels(const MaybeChannels& arg) {
-  if (!arg) return {};
-  return {address((*arg)[0]), static_cast<evenkeel::DType>((*arg)[1]), (*arg)[2]};
+// (N, C, *S) as (N, C, S).
+Tensor collapsed(nb::handle object, const char* name) {
+  Tensor found;
+  const bool readable = evenkeel::read(object, found) && found.has_values();
+  if (!readable || !found.collapse()) throw nb::value_error(name);
+  return found;
 }
 
-Job make_job(Index dtype, const Shape& shape, const ViewArg& x, const MaybeMask& mask) {
-  Job job;
-  job.dtype = static_cast<evenkeel::DType>(dtype);
-  job.N = shape[0];
-  job.C = shape[1];
-  job.S = shape[2];
-  job.x = source(x);
-  if (mask) {
-    job.mask = {static_cast<const std::uint8_t*>(address((*mask)[0])), (*mask)[1], (*mask)[2]};
+// A job whose tensors all have the shape and the type of x.
+struct Call : Job {
+  Call(nb::handle given, nb::handle kept, bool copied) : any_strides_(copied) {
+    const Tensor found = collapsed(given, "x");
+    dtype = found.dtype;
+    if (!is_float(dtype)) throw nb::value_error("x");
+    N = found.shape[0];
+    C = found.shape[1];
+    S = found.shape[2];
+    x = {found.data, found.strides[0], found.strides[1], found.strides[2]};
+    if (kept.is_none()) return;
+    const Tensor bools = tensor(kept, "mask", 2);
+    const bool fits = bools.shape[0] == N && bools.shape[1] == S;
+    if (bools.dtype != evenkeel::kBool || !fits) throw nb::value_error("mask");
+    mask = {static_cast<const std::uint8_t*>(bools.data), bools.strides[0], bools.strides[1]};
   }
-  return job;
+
+  // Another tensor that is walked along with x. That is slow where it has other strides, which the
+  // caller may mend.
+  evenkeel::Source source(nb::handle object, const char* name) const {
+    if (object.is_none()) return {};
+    const Tensor found = collapsed(object, name);
+    const Index shape[] = {N, C, S}, strides[] = {x.n, x.c, x.s};
+    const bool same = any_strides_ || std::equal(strides, strides + 3, found.strides);
+    if (found.dtype != dtype || !std::equal(shape, shape + 3, found.shape) || !same) {
+      throw nb::value_error(name);
+    }
+    return {found.data, found.strides[0], found.strides[1], found.strides[2]};
+  }
+
+  evenkeel::Channels channels(nb::handle object, const char* name) const {
+    if (object.is_none()) return {};
+    const Tensor found = tensor(object, name, 1);
+    if (!is_float(found.dtype) || found.shape[0] != C) throw nb::value_error(name);
+    return {found.data, found.dtype, found.strides[0]};
+  }
+
+  void set_affine(nb::handle gamma, nb::handle beta) {
+    weight = channels(gamma, "weight");
+    bias = channels(beta, "bias");
+  }
+
+  // mean, mean_lo, var, weight, bias, eps
+  void set_norm(const Tensors& norm) {
+    mean = channels(norm[0], "mean");
+    mean_lo = channels(norm[1], "mean_lo");
+    var = channels(norm[2], "var");
+    set_affine(norm[3], norm[4]);
+    eps = nb::cast<double>(norm[5]);
+  }
+
+  void set_activation(Index code, double number) {
+    activation = static_cast<evenkeel::Activation>(code);
+    parameter = number;
+  }
+
+ private:
+  bool any_strides_;
+};
+
+// New tensors: like x, or one number per channel of the accumulation type.
+struct Result {
+  nb::object object;
+  Tensor tensor;
+
+  explicit Result(nb::object made) : object(std::move(made)) {
+    if (!evenkeel::describe(object, tensor) || !tensor.has_values()) throw nb::value_error("x");
+  }
+
+  void* data() const { return const_cast<void*>(tensor.data); }
+
+  evenkeel::Target target() {
+    if (!tensor.collapse()) throw nb::value_error("x");
+    return {data(), tensor.strides[0], tensor.strides[1], tensor.strides[2]};
+  }
+
+  evenkeel::Channels channels() const { return {tensor.data, tensor.dtype, 1}; }
+};
+
+Result like(nb::handle x) { return Result(evenkeel::empty_like(x)); }
+
+Result per_channel(const Job& job) { return Result(evenkeel::empty(job.C, job.dtype)); }
+
+// Other Python threads go on meanwhile, where that is worth the change of hands.
+void unlocked(void (*run)(Job, Index), const Job& job, Index threads) {
+  if (job.N * job.C * job.S < kFewElements) return run(job, threads);
+  const nb::gil_scoped_release release;
+  run(job, threads);
 }
 
-void set_norm(Job& job, const NormArg& norm) {
-  job.mean = channels(std::get<0>(norm));
-  job.mean_lo = channels(std::get<1>(norm));
-  job.var = channels(std::get<2>(norm));
-  job.weight = channels(std::get<3>(norm));
-  job.bias = channels(std::get<4>(norm));
-  job.eps = std::get<5>(norm);
-  job.activation = static_cast<evenkeel::Activation>(std::get<6>(norm));
-  job.parameter = std::get<7>(norm);
+Tensors moments(nb::handle x, nb::handle mask, bool copied, Index threads) {
+  Call job(x, mask, copied);
+  const Result mean = per_channel(job), mean_lo = per_channel(job), var = per_channel(job);
+  job.out_mean = mean.data();
+  job.out_mean_lo = mean_lo.data();
+  job.out_var = var.data();
+  unlocked(evenkeel::run_moments, job, threads);
+  return tensors(mean.object, mean_lo.object, var.object);
 }
 
-void set_sums(Job& job, const SumsArg& sums, Index count) {
-  job.dz = channels(sums[0]);
-  job.dz_xhat = channels(sums[1]);
+Tensors normalize(nb::handle x, Tensors norm, Index activation, double parameter,
+                     nb::handle residual, nb::handle mask, bool copied, Index threads) {
+  Call job(x, mask, copied);
+  job.set_norm(norm);
+  job.set_activation(activation, parameter);
+  job.residual = job.source(residual, "residual");
+  Result y = like(x);
+  job.y = y.target();
+  unlocked(evenkeel::run_normalize, job, threads);
+  return tensors(y.object);
+}
+
+Tensors backward_reduce(nb::handle dy, nb::handle x, Tensors norm, Index activation,
+                          double parameter, nb::handle residual, nb::handle mask,
+                          bool copied, Index threads) {
+  Call job(x, mask, copied);
+  job.set_norm(norm);
+  job.set_activation(activation, parameter);
+  job.dy = job.source(dy, "dy");
+  job.residual = job.source(residual, "residual");
+  const Result dz = per_channel(job), dz_xhat = per_channel(job);
+  job.out_dz = dz.data();
+  job.out_dz_xhat = dz_xhat.data();
+  unlocked(evenkeel::run_backward_reduce, job, threads);
+  return tensors(dz.object, dz_xhat.object);
+}
+
+// dx, and d residual where there is a residual.
+Tensors input_gradients(Call& job, void (*run)(Job, Index), nb::handle x, nb::handle residual,
+                          Index threads) {
+  Result dx = like(x);
+  job.dx = dx.target();
+  if (residual.is_none()) {
+    unlocked(run, job, threads);
+    return tensors(dx.object, nb::none());
+  }
+  Result dresidual = like(x);
+  job.dresidual = dresidual.target();
+  unlocked(run, job, threads);
+  return tensors(dx.object, dresidual.object);
+}
+
+Tensors backward_input(nb::handle dy, nb::handle x, Tensors norm, Index activation,
+                         double parameter, nb::handle residual, nb::handle mask, nb::handle dz,
+                         nb::handle dz_xhat, Index count, bool copied, Index threads) {
+  Call job(x, mask, copied);
+  job.set_norm(norm);
+  job.set_activation(activation, parameter);
+  job.dy = job.source(dy, "dy");
+  job.residual = job.source(residual, "residual");
+  job.dz = job.channels(dz, "dz");
+  job.dz_xhat = job.channels(dz_xhat, "dz_xhat");
   job.count = static_cast<double>(count);
+  return input_gradients(job, evenkeel::run_backward_input, x, residual, threads);
 }
 
-void set_out(Job& job, const MomentsOut& out) {
-  job.out_mean = address(out[0]);
-  job.out_mean_lo = address(out[1]);
-  job.out_var = address(out[2]);
+Tensors forward(nb::handle x, nb::handle weight, nb::handle bias, double eps, Index activation,
+                  double parameter, nb::handle residual, nb::handle mask, bool copied, Index threads) {
+  Call job(x, mask, copied);
+  job.set_affine(weight, bias);
+  job.eps = eps;
+  job.set_activation(activation, parameter);
+  job.residual = job.source(residual, "residual");
+  const Result mean = per_channel(job), mean_lo = per_channel(job), var = per_channel(job);
+  job.out_mean = mean.data();
+  job.out_mean_lo = mean_lo.data();
+  job.out_var = var.data();
+  job.mean = mean.channels();
+  job.mean_lo = mean_lo.channels();
+  job.var = var.channels();
+  Result y = like(x);
+  job.y = y.target();
+  unlocked(evenkeel::run_forward, job, threads);
+  return tensors(y.object, mean.object, mean_lo.object, var.object);
 }
 
-void set_out(Job& job, const SumsOut& out) {
-  job.out_dz = address(out[0]);
-  job.out_dz_xhat = address(out[1]);
+Tensors backward(nb::handle dy, nb::handle x, Tensors norm, Index activation,
+                   double parameter, nb::handle residual, nb::handle mask, Index count,
+                   bool copied, Index threads) {
+  Call job(x, mask, copied);
+  job.set_norm(norm);
+  job.set_activation(activation, parameter);
+  job.dy = job.source(dy, "dy");
+  job.residual = job.source(residual, "residual");
+  const Result dz = per_channel(job), dz_xhat = per_channel(job);
+  job.out_dz = dz.data();
+  job.out_dz_xhat = dz_xhat.data();
+  job.dz = dz.channels();
+  job.dz_xhat = dz_xhat.channels();
+  job.count = static_cast<double>(count);
+  const Tensors found = input_gradients(job, evenkeel::run_backward, x, residual, threads);
+  return tensors(found[0], found[1], dz.object, dz_xhat.object);
 }
 
-// Type of the per-channel results.
-Index accumulation(Index dtype) {
-  const Index f64 = static_cast<Index>(evenkeel::DType::f64);
-  return dtype == f64 ? f64 : static_cast<Index>(evenkeel::DType::f32);
+// A vector of float32 or float64.
+evenkeel::Vector vector(nb::handle object, const char* name, Index size) {
+  const Tensor found = tensor(object, name, 1);
+  const bool wide = found.dtype == DType::f32 || found.dtype == DType::f64;
+  if (!wide || found.shape[0] != size) throw nb::value_error(name);
+  return {const_cast<void*>(found.data), found.dtype == DType::f64, found.strides[0]};
 }
 
-void moments(Index dtype, const Shape& shape, const ViewArg& x, const MaybeMask& mask,
-             const MomentsOut& out, Index threads) {
-  Job job = make_job(dtype, shape, x, mask);
-  set_out(job, out);
-  evenkeel::run_moments(job, threads);
-}
-
-void normalize(Index dtype, const Shape& shape, const ViewArg& x, const ViewArg& y,
-               const NormArg& norm, const MaybeView& residual, const MaybeMask& mask,
-               Index threads) {
-  Job job = make_job(dtype, shape, x, mask);
-  set_norm(job, norm);
-  job.residual = source(residual);
-  job.y = target(y);
-  evenkeel::run_normalize(job, threads);
-}
-
-void backward_reduce(Index dtype, const Shape& shape, const ViewArg& dy, const ViewArg& x,
-                     const NormArg& norm, const MaybeView& residual, const MaybeMask& mask,
-                     const SumsOut& out, Index threads) {
-  Job job = make_job(dtype, shape, x, mask);
-  set_norm(job, norm);
-  job.dy = source(dy);
-  job.residual = source(residual);
-  set_out(job, out);
-  evenkeel::run_backward_reduce(job, threads);
-}
-
-void backward_input(Index dtype, const Shape& shape, const ViewArg& dy, const ViewArg& x,
-                    const NormArg& norm, const std::optional<SumsArg>& sums, Index count,
-                    const MaybeView& residual, const MaybeMask& mask, const ViewArg& dx,
-                    const MaybeView& dresidual, Index threads) {
-  Job job = make_job(dtype, shape, x, mask);
-  set_norm(job, norm);
-  job.dy = source(dy);
-  job.residual = source(residual);
-  if (sums) set_sums(job, *sums, count);
-  job.dx = target(dx);
-  job.dresidual = target(dresidual);
-  evenkeel::run_backward_input(job, threads);
-}
-
-// mean, mean_lo and var of `norm` are results here.
-void forward(Index dtype, const Shape& shape, const ViewArg& x, const ViewArg& y,
-             const NormArg& norm, const MaybeView& residual, const MaybeMask& mask,
-             Index threads) {
-  Job job = make_job(dtype, shape, x, mask);
-  set_norm(job, norm);
-  set_out(job, MomentsOut{std::get<0>(norm)[0], std::get<1>(norm)[0], std::get<2>(norm)[0]});
-  job.residual = source(residual);
-  job.y = target(y);
-  evenkeel::run_forward(job, threads);
-}
-
-void backward(Index dtype, const Shape& shape, const ViewArg& dy, const ViewArg& x,
-              const NormArg& norm, Index count, const MaybeView& residual, const MaybeMask& mask,
-              const SumsOut& out, const ViewArg& dx, const MaybeView& dresidual, Index threads) {
-  Job job = make_job(dtype, shape, x, mask);
-  const Index acc = accumulation(dtype);
-  set_norm(job, norm);
-  set_sums(job, {{{out[0], acc, 1}, {out[1], acc, 1}}}, count);
-  job.dy = source(dy);
-  job.residual = source(residual);
-  set_out(job, out);
-  job.dx = target(dx);
-  job.dresidual = target(dresidual);
-  evenkeel::run_backward(job, threads);
+bool enter(nb::handle running_mean, nb::handle running_var, nb::handle batches, nb::handle mean,
+           nb::handle var, double correction, std::optional<double> momentum, bool only_finite) {
+  const Index size = tensor(mean, "mean", 1).shape[0];
+  evenkeel::Entry entry{vector(running_mean, "running_mean", size),
+                        vector(running_var, "running_var", size),
+                        vector(mean, "mean", size),
+                        vector(var, "var", size),
+                        size};
+  if (!batches.is_none()) {
+    const Tensor counter = tensor(batches, "batches", 0);
+    if (counter.dtype != evenkeel::kInt64) throw nb::value_error("batches");
+    entry.batches = static_cast<Index*>(const_cast<void*>(counter.data));
+  }
+  entry.correction = correction;
+  entry.cumulative = !momentum.has_value();
+  entry.momentum = momentum.value_or(0.0);
+  return evenkeel::enter(entry, only_finite);
 }
 
 }  // namespace
 
 NB_MODULE(_cpu, m) {
-  using Unlocked = nb::call_guard<nb::gil_scoped_release>;
   m.doc() = "Batch-norm kernels for the CPU, called by evenkeel.kernels._providers._cpu alone.";
   m.def("isas", &evenkeel::available_isas, "Instruction sets that can run here, best first.");
   m.def("isa", [] { return std::string(evenkeel::active_kernels().isa); },
         "The instruction set in use.");
   m.def("select", &evenkeel::select_isa, "isa"_a,
         "Use an instruction set; False when it is not available.");
-  m.def("moments", &moments, Unlocked(), "dtype"_a, "shape"_a, "x"_a, "mask"_a.none(), "out"_a,
-        "threads"_a);
-  m.def("normalize", &normalize, Unlocked(), "dtype"_a, "shape"_a, "x"_a, "y"_a, "norm"_a,
-        "residual"_a.none(), "mask"_a.none(), "threads"_a);
-  m.def("backward_reduce", &backward_reduce, Unlocked(), "dtype"_a, "shape"_a, "dy"_a, "x"_a,
-        "norm"_a, "residual"_a.none(), "mask"_a.none(), "out"_a, "threads"_a);
-  m.def("backward_input", &backward_input, Unlocked(), "dtype"_a, "shape"_a, "dy"_a, "x"_a,
-        "norm"_a, "sums"_a.none(), "count"_a, "residual"_a.none(), "mask"_a.none(), "dx"_a,
-        "dresidual"_a.none(), "threads"_a);
-  m.def("forward", &forward, Unlocked(), "dtype"_a, "shape"_a, "x"_a, "y"_a, "norm"_a,
-        "residual"_a.none(), "mask"_a.none(), "threads"_a);
-  m.def("backward", &backward, Unlocked(), "dtype"_a, "shape"_a, "dy"_a, "x"_a, "norm"_a,
-        "count"_a, "residual"_a.none(), "mask"_a.none(), "out"_a, "dx"_a, "dresidual"_a.none(),
-        "threads"_a);
+  m.def("use_exchange", &evenkeel::use_exchange, "capsule"_a.none(),
+        "Read tensors through DLPack's C interface, or by attributes (None).");
+  m.def("moments", &moments, "x"_a, "mask"_a.none(), "copied"_a, "threads"_a);
+  m.def("normalize", &normalize, "x"_a, "norm"_a, "activation"_a, "parameter"_a,
+        "residual"_a.none(), "mask"_a.none(), "copied"_a, "threads"_a);
+  m.def("backward_reduce", &backward_reduce, "dy"_a, "x"_a, "norm"_a, "activation"_a,
+        "parameter"_a, "residual"_a.none(), "mask"_a.none(), "copied"_a, "threads"_a);
+  m.def("backward_input", &backward_input, "dy"_a, "x"_a, "norm"_a, "activation"_a,
+        "parameter"_a, "residual"_a.none(), "mask"_a.none(), "dz"_a.none(), "dz_xhat"_a.none(),
+        "count"_a, "copied"_a, "threads"_a);
+  m.def("forward", &forward, "x"_a, "weight"_a.none(), "bias"_a.none(), "eps"_a, "activation"_a,
+        "parameter"_a, "residual"_a.none(), "mask"_a.none(), "copied"_a, "threads"_a);
+  m.def("backward", &backward, "dy"_a, "x"_a, "norm"_a, "activation"_a, "parameter"_a,
+        "residual"_a.none(), "mask"_a.none(), "count"_a, "copied"_a, "threads"_a);
+  m.def("enter", &enter, "running_mean"_a, "running_var"_a, "batches"_a.none(), "mean"_a, "var"_a,
+        "correction"_a, "momentum"_a.none(), "only_finite"_a,
+        "Move running statistics towards those of a batch; False where it holds NaN or Inf.");
 }

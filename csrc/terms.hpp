@@ -24,8 +24,11 @@ struct Terms {
     load_channels(job.var, item.channel, item.width, 1.0, r);
     load_channels(job.weight, item.channel, item.width, 1.0, weight);
     load_channels(job.bias, item.channel, item.width, 0.0, beta);
-    for (Index i = 0; i < item.width; ++i) {
-      r[i] = 1.0 / std::sqrt(r[i] + job.eps);  // eq. (3)
+    const Index width = item.width;
+    const double eps = job.eps;
+#pragma omp simd
+    for (Index i = 0; i < width; ++i) {
+      r[i] = 1.0 / std::sqrt(r[i] + eps);  // eq. (3)
       hi[i] = static_cast<E>(mean[i]);
       inv_std[i] = static_cast<E>(r[i]);
       shift[i] = static_cast<E>(-lo[i] * r[i]);

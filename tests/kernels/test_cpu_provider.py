@@ -109,6 +109,81 @@ def test_results_do_not_depend_on_the_number_of_threads(name: str, restore_threa
             assert all(torch.equal(a, b) for a, b in zip(want, got, strict=True))
 
 
+def test_tensors_are_read_alike_with_and_without_the_exchange_interface() -> None:
+    from evenkeel import _cpu
+
+    torch.manual_seed(4)
+    half = torch.randn(4, 9, 20).bfloat16()
+    inputs = [torch.randn(4, 9, 20).double(), half, torch.randn(5, 23, 280)[:, ::2, ::3]]
+    want = [_everything(x, torch.rand(x.shape[0], x.shape[2]) < 2) for x in inputs]
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    assert _cpu.use_exchange(None)
+    try:
+        got = [_everything(x, torch.rand(x.shape[0], x.shape[2]) < 2) for x in inputs]
+        with pytest.raises(ShapeError, match="weight"):
+            load("cpu").forward(inputs[0], torch.ones(4), None, 1e-5)
+    finally:
+        assert _cpu.use_exchange(capsule)
+    for a, b in zip(want, got, strict=True):
+        assert all(torch.equal(s, t) for s, t in zip(a, b, strict=True))
+
+
+def test_a_foreign_capsule_is_not_used() -> None:
+    import datetime as dt
+
+    from evenkeel import _cpu
+
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    try:
+        assert not _cpu.use_exchange(dt.datetime_CAPI)  # type: ignore[attr-defined]
+        assert load("cpu").moments(torch.ones(2, 3)).count == 2
+    finally:
+        assert _cpu.use_exchange(capsule)
+
+
+@pytest.mark.parametrize("lazy", ["negation", "zeros"])
+def test_lazy_values_are_read_as_they_are_meant(lazy: str) -> None:
+    values = torch.randn(5, 3, 4)
+    if lazy == "negation":
+        odd, plain = torch._neg_view(values), -values
+    else:
+        odd, plain = torch._efficientzerotensor(values.shape), torch.zeros(5, 3, 4)
+    provider, ones = load("cpu"), torch.ones(3)
+    want = provider.forward(plain, ones, ones, 1e-5)
+    got = provider.forward(odd, ones, ones, 1e-5)
+    assert torch.equal(got[0], want[0])
+    norm = Norm(*want[1][1:], ones, None, 1e-5)
+    for dy, x in ((odd, values), (values, odd)):
+        fresh = [t.clone() if t is odd else t for t in (dy, x)]
+        assert torch.equal(provider.backward(dy, x, norm)[0], provider.backward(*fresh, norm)[0])
+
+
+@pytest.mark.parametrize("kind", ["cropped", "transposed", "cropped channels last", "5-d"])
+def test_fused_verbs_take_any_spatial_dimensions(kind: str) -> None:
+    torch.manual_seed(6)
+    shape = (3, 9, 4, 6, 5) if kind == "5-d" else (3, 9, 8, 6)
+    whole = torch.randn(shape)
+    if kind.endswith("channels last"):
+        whole = whole.to(memory_format=torch.channels_last)
+    x = {"transposed": whole.transpose(2, 3), "5-d": whole}.get(kind, whole[:, :, 1:7, 2:5])
+    weight, bias, dy = torch.randn(9), torch.randn(9), torch.randn(x.shape)
+    mask = torch.rand(x.shape[0], *x.shape[2:]) < 0.7
+    for kept in (None, mask):
+        flat = None if kept is None else kept.flatten(1)
+        results = []
+        for tensors, m in (((x, dy), kept), ((x.flatten(2), dy.flatten(2)), flat)):
+            provider, relu = load("cpu"), Activation("relu")
+            y, moments = provider.forward(tensors[0], weight, bias, 1e-5, relu, tensors[1], m)
+            norm = Norm(*moments[1:], weight, bias, 1e-5, relu)
+            dx, sums, dresidual = provider.backward(tensors[1], tensors[0], norm, tensors[1], m)
+            assert dresidual is not None
+            results.append([y, dx, dresidual, *moments[1:], *sums])
+        for got, want in zip(*results, strict=True):
+            assert torch.allclose(got.flatten(2) if got.dim() > 2 else got, want, atol=1e-5)
+        assert results[0][0].shape == x.shape
+        assert not results[0][0]._is_view()
+
+
 @pytest.mark.parametrize("name", THREADED)
 def test_fused_verbs_equal_the_composition_to_the_last_bit(name: str) -> None:
     torch.manual_seed(1)
@@ -300,7 +375,7 @@ def test_reasons_name_device_dtype_and_the_missing_extension(
     ("error", "change"),
     [
         (DTypeError, {"x": torch.ones(2, 3, 4, dtype=torch.int32)}),
-        (ShapeError, {"x": torch.ones(2, 3)}),
+        (ShapeError, {"x": torch.ones(2)}),
         (ShapeError, {"mask": torch.ones(2, 3, dtype=torch.bool)}),
         (ShapeError, {"mask": torch.ones(2, 4)}),
         (ShapeError, {"weight": torch.ones(4)}),

@@ -1,15 +1,16 @@
-"""The contract between the layers and the kernels: seven verbs on the canonical view.
+"""The contract between the layers and the kernels: eight verbs, most on the canonical view.
 
 Batch normalization is cut where the network cuts it. Five verbs stand between the
 collective calls of a synchronized layer (only :class:`Moments` and :class:`Sums` ever
 travel); two fused verbs, ``forward`` and ``backward``, serve the local case and must equal
-the composition of the five.
+the composition of the five; they take the layer's own ``(N, C, *S)``, a mask ``(N, *S)``, and
+give results of that shape. The eighth, ``update_running``, ends a training step.
 
 Conventions that hold for every verb:
 
 * ``x``, ``dy`` and ``residual`` are torch tensors on the canonical view ``(N, C, S)``, of one
   floating dtype (float16, bfloat16, float32, float64), on one device, with any strides,
-  possibly of size zero, their values in memory (no lazy negation). Nothing is written into them.
+  possibly of size zero. Nothing is written into them.
 * A result of shape ``(N, C, S)`` is a new tensor ``torch.empty_like(x)``: the same dtype and,
   for dense inputs, the same strides.
 * The *accumulation dtype* is float64 for float64 inputs and float32 for all others. All
@@ -91,7 +92,7 @@ class Problem:
 
 
 class Provider(Protocol):
-    """One implementation of the seven verbs.
+    """One implementation of the eight verbs.
 
     ``name`` is what ``EVENKEEL_KERNELS`` and ``kernels.use`` take.
     """
@@ -165,4 +166,27 @@ class Provider(Protocol):
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Sums, Tensor | None]:
         """``backward_reduce`` and ``backward_input`` in one: dx, the sums, d residual."""
+        ...
+
+    def update_running(
+        self,
+        running_mean: Tensor,
+        running_var: Tensor,
+        batches: Tensor | None,
+        moments: Moments,
+        momentum: float | None,
+        correction: float,
+        *,
+        only_finite: bool,
+    ) -> bool:
+        """Let a batch enter running statistics on the CPU, in place: eq. (6), or (8) for None.
+
+        ``momentum`` weighs the new value; ``batches``, an int64 counter, goes up by one first;
+        ``correction`` times the batch's variance is the estimate that is stored, eq. (16). With
+        ``only_finite`` a batch with NaN or Inf in its statistics changes nothing. The running
+        statistics may have any floating dtype; each is rounded once.
+
+        Returns:
+            Whether the batch has entered.
+        """
         ...

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from evenkeel.errors import TransformError, explain
 from evenkeel.nn import _checks
 from evenkeel.nn._composite import normalize_running
+from evenkeel.nn._quick import train_step
 from evenkeel.nn._statistics import (
     POLICIES,
     VARIANCES,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from torch.fx import Proxy
 
 Init = float | Callable[[Tensor], object]
+#: A layer's weight, bias, running mean and running variance.
+_Own = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 class Extras(TypedDict, total=False):
@@ -134,7 +137,8 @@ class NormCore(_NormBase):
         if not is_strict():
             for name, old in before.items():
                 new = self._buffers.get(name)
-                if old is not None and new is not None and _is_narrow(new):
+                narrow = new is not None and new.dtype in _HALF and not is_lazy(new)
+                if old is not None and new is not None and narrow:
                     self._buffers[name] = old.to(device=new.device, dtype=torch.float32)
         skipped = fn(self._skipped)
         fresh = self._skipped.is_meta and not skipped.is_meta  # to_empty: no value to move
@@ -143,11 +147,11 @@ class NormCore(_NormBase):
 
     def _keep_statistics_wide(self) -> None:
         """Make 16-bit statistics float32 again, however they came (assign=True, FSDP)."""
-        if is_strict():
-            return
         for name in _STATISTICS:
             value = self._buffers.get(name)
-            if value is not None and _is_narrow(value):
+            if value is not None and value.dtype in _HALF and not is_lazy(value):
+                if is_strict():
+                    return
                 self._buffers[name] = value.float()
 
     # Warn on the way out of training, where a compiled commit could only count.
@@ -171,41 +175,44 @@ class NormCore(_NormBase):
     def _check_input_dim(self, input: Tensor) -> None:
         _checks.check_rank(input, self._ranks, self._label)
 
-    def _check(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> None:
-        """Refuse what cannot be normalized, before anything has changed."""
+    def _check(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> _Own:
+        """Refuse what cannot be normalized, before anything has changed; return what is there."""
         label = self._label
         self._check_input_dim(x)
         self._keep_statistics_wide()
-        _checks.check_dtype(x, (self.weight, self.bias), label)
+        own = self.weight, self.bias, self.running_mean, self.running_var
+        _checks.check_dtype(x, own[:2], label)
         if jit_tracing():  # shapes are tensors there, and asking one warns
-            return
-        _checks.check_channels(x, (self.running_mean, self.weight), label)
+            return own
+        _checks.check_channels(x, (own[2], own[0]), label)
         _checks.check_residual(x, residual, label)
         _checks.check_mask(x, mask, label)
+        return own
 
     def _run(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         """Normalize with the batch or with the running statistics."""
-        self._check(x, residual, mask)
-        if self.training or self.running_mean is None or self.running_var is None:
-            return self._with_batch_statistics(x, residual, mask)
-        return self._with_running_statistics(x, residual, mask)
+        if self.training and self.track_running_stats and mask is None:
+            y = train_step(self, x, residual)
+            if y is not None:
+                return y
+        own = self._check(x, residual, mask)
+        if self.training or own[2] is None or own[3] is None:
+            return self._with_batch_statistics(x, own, residual, mask)
+        return self._with_running_statistics(x, own, residual, mask)
 
     def _with_batch_statistics(
-        self, x: Tensor, residual: Tensor | None, mask: Tensor | None
+        self, x: Tensor, own: _Own, residual: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         label = self._label
         _checks.check_eps(self.eps, label)
         if not jit_tracing():
             _checks.check_enough_values(x, label)
-        y, moments = normalize_batch(
-            x, self.weight, self.bias, self.eps, self.activation, residual, mask
-        )
-        mean, var = self.running_mean, self.running_var
+        weight, bias, mean, var = own
+        y, moments = normalize_batch(x, weight, bias, self.eps, self.activation, residual, mask)
         if self.training and self.track_running_stats and mean is not None and var is not None:
-            with torch.no_grad():
-                running = Running(mean, var, self.num_batches_tracked, self._skipped)
-                if commit(running, moments, self._rule(), label):
-                    self._reported = 1
+            running = Running(mean, var, self.num_batches_tracked, self._skipped)
+            if commit(running, moments, self._rule(), label):
+                self._reported = 1
         elif self._rule().nonfinite == "raise":
             refuse_nonfinite(moments, label)
         return y
@@ -216,12 +223,13 @@ class NormCore(_NormBase):
         return Rule(self.momentum, self.variance, self.nonfinite)
 
     def _with_running_statistics(
-        self, x: Tensor, residual: Tensor | None, mask: Tensor | None
+        self, x: Tensor, own: _Own, residual: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """Lower to aten's batch norm, so that exported graphs hold no op of evenkeel."""
-        mean, var = cast("Tensor", self.running_mean), cast("Tensor", self.running_var)
-        affine = cast("tuple[Tensor | None, Tensor | None]", (self.weight, self.bias))
-        return normalize_running(x, mean, var, *affine, self.eps, self.activation, residual, mask)
+        weight, bias = own[:2]
+        mean, var = cast("tuple[Tensor, Tensor]", own[2:])
+        how = self.eps, self.activation
+        return normalize_running(x, mean, var, weight, bias, *how, residual, mask)
 
     # How the layer names itself.
 
@@ -248,10 +256,6 @@ def leaf_call(layer: torch.nn.Module, x: Proxy, *rest: Any) -> Tensor:
     tracer = x.tracer
     path = tracer.path_of_module(layer)  # type: ignore[attr-defined] - the Tracer that found x
     return cast("Tensor", tracer.create_proxy("call_module", path, (x, *rest), {}))
-
-
-def _is_narrow(value: Tensor) -> bool:
-    return value.dtype in _HALF and not is_lazy(value)
 
 
 def _fill(parameter: Tensor | None, how: Init) -> None:

@@ -79,8 +79,8 @@ class FrozenBatchNorm(NormCore):
         """Normalize ``(N, C, *S)`` with the fixed statistics; masked positions give 0."""
         if isinstance(input, fx.Proxy):
             return leaf_call(self, input) if mask is None else leaf_call(self, input, mask)
-        self._check(input, None, mask)
-        return self._with_running_statistics(input, None, mask)
+        own = self._check(input, None, mask)
+        return self._with_running_statistics(input, own, None, mask)
 
 
 def _nothing_to_freeze(layer: torch.nn.Module) -> str:

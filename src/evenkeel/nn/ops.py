@@ -23,10 +23,11 @@ from evenkeel.nn._statistics import count_on
 from evenkeel.nn._torch_state import (
     dispatch_mode_active,
     forward_ad_active,
-    in_memory,
     is_batched,
     jit_tracing,
+    ordinary,
     transforms_active,
+    unwrap_if_dead,
 )
 from evenkeel.spec import Activation
 
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from evenkeel.kernels import Provider
 
 _PLAIN: Final = (Tensor, torch.nn.Parameter)
-#: For mask, eps and how to activate.
-_NO_GRADIENTS: Final = (None, None, None, None)
+#: For the mask and the settings.
+_NO_GRADIENTS: Final = (None, None, None)
+#: For eps, and name and parameter of the activation.
+_NO_OP_GRADIENTS: Final = (None, *_NO_GRADIENTS)
 
 
 def normalize_batch(
@@ -61,16 +64,18 @@ def normalize_batch(
     Returns:
         y like ``x``, and the moments, which carry no gradient.
     """
+    if ordinary() and type(x) in _PLAIN:
+        found: list[Moments] = []
+        tensors = (t if t is None else unwrap_if_dead(t) for t in (x, weight, bias, residual))
+        y = apply_train(*tensors, mask, (eps, activation, select(x)), found)
+        return y, found[0]
     if torch.compiler.is_compiling():
         return _through_custom_op(x, weight, bias, eps, activation, residual, mask)
     if transforms_active() or forward_ad_active() or jit_tracing():
         return _composite.normalize_batch(x, weight, bias, eps, activation, residual, mask)
     if dispatch_mode_active():
         return _through_custom_op(x, weight, bias, eps, activation, residual, mask)
-    if type(x) not in _PLAIN:
-        return _composite.normalize_batch(x, weight, bias, eps, activation, residual, mask)
-    y, *moments = _Train.apply(x, weight, bias, residual, mask, eps, activation, select(x))
-    return y, Moments(*moments)
+    return _composite.normalize_batch(x, weight, bias, eps, activation, residual, mask)
 
 
 def _through_custom_op(
@@ -103,56 +108,47 @@ class _Train(torch.autograd.Function):
         bias: Tensor | None,
         residual: Tensor | None,
         mask: Tensor | None,
-        eps: float,
-        activation: Activation,
-        provider: Provider,
-    ) -> tuple[Tensor, int | Tensor, Tensor, Tensor, Tensor]:
-        """Output, then count, mean, mean_lo and var; the normalized input is not saved."""
-        ctx.settings = eps, activation, provider
-        given = x, weight, bias, residual, mask
-        x, weight, bias, residual = in_memory(x, weight, bias, residual)
-        views = _views(residual, mask)
-        y, moments = provider.forward(canonical(x), weight, bias, eps, activation, *views)
-        ctx.mark_non_differentiable(*moments[1:])
-        ctx.save_for_backward(*given, *moments[1:])
-        return _shaped(y, x), moments.count, moments.mean, moments.mean_lo, moments.var
+        settings: tuple[float, Activation, Provider],
+        found: list[Moments],
+    ) -> Tensor:
+        """Output; the moments go into ``found``. The normalized input is not saved."""
+        eps, activation, provider = ctx.settings = settings
+        y, moments = provider.forward(x, weight, bias, eps, activation, residual, mask)
+        found.append(moments)
+        ctx.moments = moments  # three numbers per channel: hooks that move tensors can leave them
+        ctx.save_for_backward(x, weight, bias, residual, mask)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         """Gradients of x, weight, bias and residual, eq. (9) and (10)."""
         dy = gradients[0]
-        x, weight, bias, residual, mask, *statistics = ctx.saved_tensors
+        x, weight, bias, residual, mask = ctx.saved_tensors
         eps, activation, provider = ctx.settings
         if torch.is_grad_enabled() or is_batched(dy):
             needed = ctx.needs_input_grad[:4]
             inputs = (x, weight, bias, residual)
             return *_differentiable(dy, inputs, needed, mask, eps, activation), *_NO_GRADIENTS
-        mean, mean_lo, var = statistics
-        dy, x, weight, bias, residual = in_memory(dy, x, weight, bias, residual)
+        _, mean, mean_lo, var = ctx.moments
         norm = Norm(mean, mean_lo, var, weight, bias, eps, activation)
-        dx, sums, dresidual = provider.backward(
-            canonical(dy), canonical(x), norm, *_views(residual, mask)
-        )
+        dx, sums, dresidual = provider.backward(dy, x, norm, residual, mask)
+        dz, dz_xhat = sums
+        # A conversion to the same type takes a microsecond.
+        if weight is not None and weight.dtype is not dz_xhat.dtype:
+            dz_xhat = dz_xhat.to(weight.dtype)
+        if bias is not None and bias.dtype is not dz.dtype:
+            dz = dz.to(bias.dtype)
         return (
-            _shaped(dx, x),
-            None if weight is None else sums.dz_xhat.to(weight.dtype),
-            None if bias is None else sums.dz.to(bias.dtype),
-            None if dresidual is None else _shaped(dresidual, x),
+            dx,
+            None if weight is None else dz_xhat,
+            None if bias is None else dz,
+            dresidual,
             *_NO_GRADIENTS,
         )
 
 
-def _shaped(value: Tensor, x: Tensor) -> Tensor:
-    """A kernel's result in the shape of ``x``, as no view.
-
-    Autograd lets nobody write into a view that a custom function returned, and
-    ``ReLU(inplace=True)`` after the layer would.
-    """
-    if not value.numel():
-        return torch.empty_like(x)  # whose strides a view would lose
-    if value.is_contiguous() and not value._is_view():  # noqa: SLF001 - as above
-        return value.resize_(x.shape)  # the same numbers in place; a view takes four times as long
-    return torch.ops.aten._unsafe_view.default(value, x.shape)  # noqa: SLF001 - torch's own use
+#: Torch's own ``Function.apply`` would first unwrap all arguments, in slower Python.
+apply_train: Any = super(torch.autograd.Function, _Train).apply  # pyright: ignore[reportAttributeAccessIssue] - no stub
 
 
 def _differentiable(
@@ -176,14 +172,6 @@ def _differentiable(
     ]
 
 
-def _views(residual: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """Residual ``(N, C, S)`` and mask ``(N, S)`` as the contract takes them."""
-    return (
-        None if residual is None else canonical(residual),
-        None if mask is None else mask.reshape(mask.shape[0], -1),
-    )
-
-
 @torch.library.custom_op("evenkeel::forward", mutates_args=())
 def _forward_op(
     x: Tensor,
@@ -196,9 +184,9 @@ def _forward_op(
     parameter: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     how = Activation(activation, parameter)
-    y, moments = select(x).forward(canonical(x), weight, bias, eps, how, *_views(residual, mask))
+    y, moments = select(x).forward(x, weight, bias, eps, how, residual, mask)
     count = count_on(moments, x.device)
-    return y.view(x.shape), count, moments.mean, moments.mean_lo, moments.var
+    return y, count, moments.mean, moments.mean_lo, moments.var
 
 
 @_forward_op.register_fake
@@ -232,11 +220,8 @@ def _backward_op(
     parameter: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     norm = Norm(mean, mean_lo, var, weight, bias, eps, Activation(activation, parameter))
-    dx, sums, dresidual = select(x).backward(
-        canonical(dy), canonical(x), norm, *_views(residual, mask)
-    )
-    dresidual = x.new_empty(0) if dresidual is None else dresidual.view(x.shape)
-    return dx.view(x.shape), sums.dz_xhat, sums.dz, dresidual
+    dx, sums, dresidual = select(x).backward(dy, x, norm, residual, mask)
+    return dx, sums.dz_xhat, sums.dz, x.new_empty(0) if dresidual is None else dresidual
 
 
 @_backward_op.register_fake
@@ -274,7 +259,7 @@ def _op_backward(ctx: Any, dy: Tensor, *unused: object) -> tuple[Any, ...]:
         None if weight is None else dweight.to(weight.dtype),
         None if bias is None else dbias.to(bias.dtype),
         None if residual is None else dresidual,
-        *_NO_GRADIENTS,
+        *_NO_OP_GRADIENTS,
     )
 
 

@@ -43,7 +43,7 @@ def activate(z: Tensor, activation: Activation) -> Tensor:
 
 
 class AtenProvider(Composed):
-    """The seven verbs of the contract in plain torch operations."""
+    """The verbs of the contract in plain torch operations."""
 
     name = "aten"
 
@@ -118,13 +118,8 @@ class AtenProvider(Composed):
         dz = _dz(dy, xhat, norm, residual, mask)
         return _input_gradients(dz, xhat, x, norm, sums, count, residual, mask)
 
-    def backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        norm: Norm,
-        residual: Tensor | None = None,
-        mask: Tensor | None = None,
+    def _backward(
+        self, dy: Tensor, x: Tensor, norm: Norm, residual: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Sums, Tensor | None]:
         """`backward_reduce`, then `backward_input`, on one xhat and one dz."""
         xhat = _xhat(x, norm)

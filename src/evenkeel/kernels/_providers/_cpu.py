@@ -1,20 +1,23 @@
 """Provider `cpu`: the C++ extension ``evenkeel._cpu`` behind the kernel contract.
 
-This file checks shapes, types and devices and hands over addresses; the extension checks
-nothing. Tensors whose address is taken are held in a variable until the kernel has returned.
+The extension reads tensors where they lie and makes the results. What it cannot read it names;
+:func:`_call` then copies what a copy can help, and :func:`_refusal` explains the rest.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 # torch comes before the extension: the extension then finds torch's OpenMP runtime by its soname
 # instead of loading a second one, whose threads would compete with torch's.
 import torch
+from torch.autograd.graph import increment_version
 
 from evenkeel.errors import DTypeError, ProviderError, ShapeError, explain
-from evenkeel.kernels._contract import Moments, Norm, Problem, Sums
+from evenkeel.kernels._contract import FLOATS, Moments, Norm, Problem, Sums
+from evenkeel.kernels._providers._composed import update_running
+from evenkeel.kernels._view import canonical
 from evenkeel.spec import ACTIVATIONS, IDENTITY, Activation
 
 if TYPE_CHECKING:
@@ -24,25 +27,34 @@ if TYPE_CHECKING:
 
     from evenkeel import _cpu as _extension
 
-    _Ints = tuple[int, ...]
-    _NormArgument = tuple[_Ints, _Ints, _Ints, _Ints | None, _Ints | None, float, int, float]
-
 _missing = ""
 if not TYPE_CHECKING:  # what follows knows the extension by its stub
     try:
         from evenkeel import _cpu as _extension
+
+        # Torch offers it since 2.10; without it the extension asks each tensor for attributes.
+        _extension.use_exchange(getattr(torch.Tensor, "__dlpack_c_exchange_api__", None))
     except ImportError as error:
         _missing = str(error)
 
 ISA_VARIABLE: Final = "EVENKEEL_ISA"
 
-_TYPES: Final = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
-_SERVED: Final = tuple(str(dtype).removeprefix("torch.") for dtype in _TYPES)
 _ACTIVATIONS: Final = {name: code for code, name in enumerate(ACTIVATIONS)}
+#: What the extension's verbs take, in order; then whether copies were made, and the threads.
+_ENDING: Final = ("activation", "parameter", "residual", "mask")
+_AS_IT_IS, _COPIED = False, True
+_ARGUMENTS: Final = {
+    "moments": ("x", "mask"),
+    "normalize": ("x", "norm", *_ENDING),
+    "backward_reduce": ("dy", "x", "norm", *_ENDING),
+    "backward_input": ("dy", "x", "norm", *_ENDING, "dz", "dz_xhat", "count"),
+    "forward": ("x", "weight", "bias", "eps", *_ENDING),
+    "backward": ("dy", "x", "norm", *_ENDING, "count"),
+}
 
 
 class CpuProvider:
-    """The seven verbs of the contract in C++, on as many threads as torch uses.
+    """The eight verbs of the contract in C++, on as many threads as torch uses.
 
     ``EVENKEEL_ISA`` replaces the instruction set that was chosen from the processor's features.
     Results do not depend on the number of threads. Results of 4 MiB and more ask for huge pages,
@@ -76,18 +88,13 @@ class CpuProvider:
             )
         if problem.device != "cpu":
             reasons.append(f"device {problem.device} is not cpu")
-        if problem.dtype not in _SERVED:
-            reasons.append(f"dtype {problem.dtype} is none of {', '.join(_SERVED)}")
+        if problem.dtype not in FLOATS:
+            reasons.append(f"dtype {problem.dtype} is none of {', '.join(FLOATS)}")
         return reasons
 
     def moments(self, x: Tensor, mask: Tensor | None = None) -> Moments:
         """Mean and variance in float64, blocks merged in a fixed order, eq. (1), (2) and (4)."""
-        code = _type(x)
-        moments = _new_moments(x, mask)
-        _extension.moments(
-            code, x.shape, _view(x), _mask(mask, x), _addresses(*moments[1:]), _threads()
-        )
-        return moments
+        return Moments(_count(x, mask), *_call("moments", x, mask))
 
     def merge(self, parts: Sequence[Moments]) -> Moments:
         """Moments of the union, eq. (4), in float64, relative to the mean of the largest part."""
@@ -109,20 +116,7 @@ class CpuProvider:
         self, x: Tensor, norm: Norm, residual: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Output of eq. (3) and (5), computed in float32, or in float64 for float64."""
-        code = _type(x)
-        y = torch.empty_like(x)
-        residual = _maybe_like(residual, x, "residual")
-        _extension.normalize(
-            code,
-            x.shape,
-            _view(x),
-            _view(y),
-            _norm(norm, x),
-            _maybe_view(residual),
-            _mask(mask, x),
-            _threads(),
-        )
-        return y
+        return _call("normalize", x, norm, *_how(norm.activation), residual, mask)[0]
 
     def backward_reduce(
         self,
@@ -133,21 +127,8 @@ class CpuProvider:
         mask: Tensor | None = None,
     ) -> Sums:
         """Sums of dz and dz xhat, eq. (9): a few terms in float32, the rest in float64."""
-        code = _type(x)
-        sums = _new_sums(x)
-        dy, residual = _like(dy, x, "dy"), _maybe_like(residual, x, "residual")
-        _extension.backward_reduce(
-            code,
-            x.shape,
-            _view(dy),
-            _view(x),
-            _norm(norm, x),
-            _maybe_view(residual),
-            _mask(mask, x),
-            _addresses(*sums),
-            _threads(),
-        )
-        return sums
+        others = *_how(norm.activation), residual, mask
+        return Sums(*_call("backward_reduce", dy, x, norm, *others))
 
     def backward_input(
         self,
@@ -160,24 +141,9 @@ class CpuProvider:
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Gradient of x, eq. (10) or (11), and of the residual."""
-        code = _type(x)
-        dx = torch.empty_like(x)
-        dresidual = None if residual is None else torch.empty_like(x)
-        dy, residual = _like(dy, x, "dy"), _maybe_like(residual, x, "residual")
-        _extension.backward_input(
-            code,
-            x.shape,
-            _view(dy),
-            _view(x),
-            _norm(norm, x),
-            None if sums is None else [_channels(s, x, "sums") for s in sums],
-            int(count),
-            _maybe_view(residual),
-            _mask(mask, x),
-            _view(dx),
-            _maybe_view(dresidual),
-            _threads(),
-        )
+        others = *_how(norm.activation), residual, mask
+        given = (None, None) if sums is None else sums
+        dx, dresidual = _call("backward_input", dy, x, norm, *others, *given, int(count))
         return dx, dresidual
 
     def forward(
@@ -191,22 +157,14 @@ class CpuProvider:
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
         """`moments` and `normalize` with a channel's values in cache between the passes."""
-        code = _type(x)
-        moments = _new_moments(x, mask)
-        y = torch.empty_like(x)
-        residual = _maybe_like(residual, x, "residual")
-        norm = Norm(*moments[1:], weight, bias, eps, activation)
-        _extension.forward(
-            code,
-            x.shape,
-            _view(x),
-            _view(y),
-            _norm(norm, x),
-            _maybe_view(residual),
-            _mask(mask, x),
-            _threads(),
-        )
-        return y, moments
+        how = _ACTIVATIONS[activation.name], activation.parameter
+        given = x, weight, bias, eps, *how, residual, mask
+        try:  # written out for small tensors, where another call counts
+            found: Any = _extension.forward(*given, _AS_IT_IS, torch.get_num_threads())
+        except ValueError:
+            found = _call_with_copies("forward", given)
+        y, mean, mean_lo, var = found
+        return y, Moments(_count(x, mask), mean, mean_lo, var)
 
     def backward(
         self,
@@ -217,144 +175,123 @@ class CpuProvider:
         mask: Tensor | None = None,
     ) -> tuple[Tensor, Sums, Tensor | None]:
         """`backward_reduce` and `backward_input`, with the values in cache between the passes."""
-        code = _type(x)
-        sums = _new_sums(x)
-        dx = torch.empty_like(x)
-        dresidual = None if residual is None else torch.empty_like(x)
-        dy, residual = _like(dy, x, "dy"), _maybe_like(residual, x, "residual")
-        _extension.backward(
-            code,
-            x.shape,
-            _view(dy),
-            _view(x),
-            _norm(norm, x),
-            _count(x, mask),
-            _maybe_view(residual),
-            _mask(mask, x),
-            _addresses(*sums),
-            _view(dx),
-            _maybe_view(dresidual),
-            _threads(),
-        )
-        return dx, sums, dresidual
+        how = _ACTIVATIONS[norm.activation.name], norm.activation.parameter
+        given = dy, x, norm, *how, residual, mask, _count(x, mask)
+        try:
+            found: Any = _extension.backward(*given, _AS_IT_IS, torch.get_num_threads())
+        except ValueError:
+            found = _call_with_copies("backward", given)
+        dx, dresidual, dz, dz_xhat = found
+        return dx, Sums(dz, dz_xhat), dresidual
+
+    def update_running(
+        self,
+        running_mean: Tensor,
+        running_var: Tensor,
+        batches: Tensor | None,
+        moments: Moments,
+        momentum: float | None,
+        correction: float,
+        *,
+        only_finite: bool,
+    ) -> bool:
+        """Eq. (6) or (8) in float64, each number rounded once."""
+        old = running_mean, running_var, batches
+        new = moments.mean, moments.var
+        try:
+            entered = _extension.enter(*old, *new, correction, momentum, only_finite)
+        except ValueError:  # 16-bit statistics, which torch's own layers may have
+            return update_running(*old, moments, momentum, correction, only_finite=only_finite)
+        if entered:  # autograd must know, should it have saved them
+            increment_version(old[:2] if batches is None else (*old[:2], batches))
+        return entered
 
 
-def _threads() -> int:
-    return torch.get_num_threads()
+def _call(verb: str, *arguments: object) -> tuple[Any, ...]:
+    """Run a verb of the extension on as many threads as torch uses."""
+    try:
+        return getattr(_extension, verb)(*arguments, _AS_IT_IS, torch.get_num_threads())
+    except ValueError:
+        return _call_with_copies(verb, arguments)
 
 
-def _type(x: Tensor) -> int:
-    """Code of the element type; each verb asks it first, and refuses an impossible x here."""
-    if x.dtype in _TYPES and x.is_cpu and x.dim() == 3 and not x.is_neg():
-        return _TYPES[x.dtype]
-    error = ShapeError if x.dtype in _TYPES else DTypeError
-    raise error(
+def _call_with_copies(verb: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same, where values or strides are not as the extension reads them."""
+    named = dict(zip(_ARGUMENTS[verb], arguments, strict=True))
+    named["x"] = x = _dense(named["x"])
+    for name in named.keys() & {"dy", "residual"}:
+        named[name] = _like(named[name], x)
+    for name in named.keys() & {"weight", "bias", "dz", "dz_xhat"}:
+        named[name] = _values(named[name])
+    if "norm" in named:
+        tensors = {key: _values(getattr(named["norm"], key)) for key in Norm._fields[:5]}
+        named["norm"] = named["norm"]._replace(**tensors)
+    if named["mask"] is not None:
+        named["mask"] = named["mask"].reshape(named["mask"].shape[0], -1)
+    try:
+        return getattr(_extension, verb)(*named.values(), _COPIED, torch.get_num_threads())
+    except ValueError as error:
+        named.update(zip(Norm._fields, named.get("norm", ()), strict=False))
+        raise _refusal(str(error), named[str(error)], x) from None
+
+
+def _refusal(name: str, value: Tensor, x: Tensor) -> Exception:
+    """Why the extension does not take an argument, by its name."""
+    do = f"pass {name} of the shape, dtype and device of x"
+    why = f"{name} belongs to x element by element"
+    if name == "x":
+        why = f"the kernels take (N, C, S) on the CPU, of {', '.join(FLOATS)}"
+        do = "convert x, or choose another provider"
+    elif name == "mask":
+        why = "a mask has one bool per (N, S) position, True = keep"
+        do = "pass a bool tensor of shape (N, S) on the CPU"
+    elif name not in ("dy", "residual"):
+        why = "there is one floating-point number per channel"
+        do = f"pass {name} of shape (C,) on the CPU"
+    served = str(x.dtype).removeprefix("torch.") in FLOATS
+    error = DTypeError if name == "x" and not served else ShapeError
+    return error(
         explain(
-            asked="a batch-norm kernel on the CPU",
-            got=f"x of dtype {x.dtype} and shape {tuple(x.shape)} on {x.device}",
-            why=f"the kernels take (N, C, S) on the CPU, of {', '.join(_SERVED)}",
-            do="convert x (a lazy negation by x.resolve_neg()), or choose another provider",
+            asked=f"a batch-norm kernel on the CPU, for x of shape {tuple(x.shape)} and {x.dtype}",
+            got=f"{name} of {value.dtype} and shape {tuple(value.shape)} on {value.device}",
+            why=why,
+            do=do,
         )
     )
 
 
-def _view(x: Tensor) -> _Ints:
-    return (x.data_ptr(), *x.stride())
+def _how(activation: Activation) -> tuple[int, float]:
+    return _ACTIVATIONS[activation.name], activation.parameter
 
 
-def _maybe_view(x: Tensor | None) -> _Ints | None:
-    return None if x is None else _view(x)
-
-
-def _addresses(*tensors: Tensor) -> _Ints:
-    return tuple(t.data_ptr() for t in tensors)
-
-
-def _mask(mask: Tensor | None, x: Tensor) -> _Ints | None:
-    if mask is None:
+def _values(x: Tensor | None) -> Tensor | None:
+    """The values as they lie in memory: addresses know of no lazy negation and no lazy zeros."""
+    if x is None:
         return None
-    if mask.dtype != torch.bool or mask.shape != (x.shape[0], x.shape[2]) or not mask.is_cpu:
-        raise ShapeError(
-            explain(
-                asked="a mask for x",
-                got=f"{mask.dtype} {tuple(mask.shape)} on {mask.device}, x {tuple(x.shape)}",
-                why="a mask has one bool per (N, S) position, True = keep",
-                do="pass a bool tensor of shape (N, S) on the CPU",
-            )
-        )
-    return _view(mask)
+    lazy = x.is_neg() or x._is_zerotensor()  # noqa: SLF001 - it has no public question
+    return x.clone() if lazy else x
 
 
-def _channels(values: Tensor, x: Tensor, name: str) -> _Ints:
-    """Address, type and stride of one number per channel."""
-    known = values.dtype in _TYPES and values.is_cpu and not values.is_neg()
-    if not known or values.shape != (x.shape[1],):
-        raise ShapeError(
-            explain(
-                asked=f"{name} for x of shape {tuple(x.shape)}",
-                got=f"{values.dtype} {tuple(values.shape)} on {values.device}",
-                why="there is one floating-point number per channel",
-                do=f"pass {name} of shape ({x.shape[1]},) on the CPU",
-            )
-        )
-    return (values.data_ptr(), _TYPES[values.dtype], values.stride(0))
+def _dense(x: Tensor) -> Tensor:
+    """``x`` with its values in memory and one stride for all of S."""
+    x = cast("Tensor", _values(x))
+    return canonical(x).view(x.shape) if x.is_cpu and x.dim() > 2 else x
 
 
-def _norm(norm: Norm, x: Tensor) -> _NormArgument:
-    return (
-        _channels(norm.mean, x, "mean"),
-        _channels(norm.mean_lo, x, "mean_lo"),
-        _channels(norm.var, x, "var"),
-        None if norm.weight is None else _channels(norm.weight, x, "weight"),
-        None if norm.bias is None else _channels(norm.bias, x, "bias"),
-        norm.eps,
-        _ACTIVATIONS[norm.activation.name],
-        norm.activation.parameter,
-    )
-
-
-def _like(value: Tensor, x: Tensor, name: str) -> Tensor:
+def _like(value: Tensor | None, x: Tensor) -> Tensor | None:
     """``value`` in the memory layout of x, so that all inner loops run over adjacent elements."""
-    if _same_layout(value, x):
-        return value
-    if value.shape != x.shape or value.dtype != x.dtype or not value.is_cpu:
-        raise ShapeError(
-            explain(
-                asked=f"{name} for x of shape {tuple(x.shape)} and {x.dtype}",
-                got=f"{value.dtype} {tuple(value.shape)} on {value.device}",
-                why=f"{name} belongs to x element by element",
-                do=f"pass {name} of the shape, dtype and device of x",
-            )
-        )
-    dense = torch.empty_like(x)
-    as_is = value.stride() == dense.stride() and not value.is_neg()
+    if value is None or value.shape != x.shape or value.dtype != x.dtype or not value.is_cpu:
+        return value  # if it is there, to be refused
+    value, dense = cast("Tensor", _values(value)), torch.empty_like(x)
+    as_is = value.stride() in (x.stride(), dense.stride())
     return value if as_is else dense.copy_(value)
 
 
-def _maybe_like(value: Tensor | None, x: Tensor, name: str) -> Tensor | None:
-    return None if value is None else _like(value, x, name)
-
-
-def _same_layout(value: Tensor, x: Tensor) -> bool:
-    same = value.shape == x.shape and value.stride() == x.stride()
-    return same and value.dtype == x.dtype and value.is_cpu and not value.is_neg()
-
-
 def _count(x: Tensor, mask: Tensor | None) -> int:
-    return x.shape[0] * x.shape[2] if mask is None else int(mask.sum())
-
-
-def _per_channel(x: Tensor) -> Tensor:
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return torch.empty(x.shape[1], dtype=dtype)
-
-
-def _new_moments(x: Tensor, mask: Tensor | None) -> Moments:
-    return Moments(_count(x, mask), _per_channel(x), _per_channel(x), _per_channel(x))
-
-
-def _new_sums(x: Tensor) -> Sums:
-    return Sums(_per_channel(x), _per_channel(x))
+    if mask is not None:
+        return int(mask.sum())
+    shape = x.shape
+    return shape[0] * shape[2:].numel()
 
 
 def _distance(part: Moments, origin: Moments) -> Tensor:

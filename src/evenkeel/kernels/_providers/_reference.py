@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ReferenceProvider(Composed):
-    """The seven verbs of the contract, answered by :mod:`evenkeel.reference`."""
+    """The verbs of the contract, answered by :mod:`evenkeel.reference`."""
 
     name = "reference"
 
@@ -91,7 +91,7 @@ class ReferenceProvider(Composed):
 
 def exact(tensor: Tensor) -> NDArray[Any]:
     """Tensor as float64 array, a float64 tensor as longdouble."""
-    array = tensor.detach().cpu().double().numpy()
+    array = tensor.detach().cpu().double().resolve_neg().numpy()
     return array.astype(np.longdouble) if tensor.dtype == torch.float64 else array
 
 

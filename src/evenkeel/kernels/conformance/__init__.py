@@ -1,6 +1,6 @@
 """Hold a batch norm against the law: every verb, layout, rank, dtype and hard input.
 
-:func:`check` judges a kernel provider (the seven verbs of the contract); :func:`check_function`
+:func:`check` judges a kernel provider (the eight verbs of the contract); :func:`check_function`
 judges any differentiable ``f(x, weight, bias, eps) -> y`` in training mode, such as another
 framework's batch norm. Both use the bounds of ``docs/numerics.md``.
 
