@@ -130,6 +130,28 @@ def test_a_peer_that_fails_is_reported_and_does_not_stop_the_others() -> None:
     assert timings[1].median is not None
 
 
+def test_a_process_that_died_is_replaced_for_the_next_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take_turn, killed = _session._Worker.take_turn, []
+
+    def killed_once(worker: _session._Worker) -> None:
+        if not killed:
+            worker.process.kill()
+            killed.append(worker)
+        take_turn(worker)
+
+    monkeypatch.setattr(_session._Worker, "take_turn", killed_once)
+    floor = [peer for peer in bench.PEERS if peer.name == "floor"]
+    first, second = bench.measure(
+        [SMALL, SMALL], floor, threads=1, rounds=2, huge_pages=False, progress=lambda *_: None
+    )
+    assert first.problem == "its process ended with exit code -9"
+    assert first.median is None
+    assert second.problem == ""
+    assert second.median is not None
+
+
 def test_an_error_without_a_message_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> object:
         raise AssertionError

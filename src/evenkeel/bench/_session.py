@@ -72,7 +72,7 @@ def measure(
 
     Args:
         cases: in the order in which they are taken.
-        peers: each gets a process, alive over all cases.
+        peers: each gets a process, alive over all cases; one that died is replaced for the next.
         threads: of every library that takes a number.
         rounds: turns of each peer for each case.
         huge_pages: give them to the memory allocator of every process (glibc on Linux).
@@ -113,14 +113,29 @@ class _Worker:
     """One peer's process, and what it did for the present case."""
 
     peer: Peer
-    process: BaseProcess
-    pipe: Connection
+    threads: int
+    huge_pages: bool
+    process: BaseProcess = field(init=False)
+    pipe: Connection = field(init=False)
     rounds: list[float] = field(default_factory=list[float])
     steps: int = 0
     problem: str = ""
 
+    def start(self) -> None:
+        """Begin a process; a fork would inherit what is loaded here, so it is a fresh one."""
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        arguments = (theirs, self.peer, self.threads)
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
+        with _environment(_HUGE_PAGES if self.huge_pages else {}):
+            self.process.start()
+        theirs.close()
+
     def prepare(self, case: Case) -> None:
-        """Warm up, and find out how many steps make a turn."""
+        """Warm up, and find out how many steps make a turn; a dead process is replaced."""
+        if not self.process.is_alive():
+            self.pipe.close()
+            self.start()
         self.rounds = []
         self.problem = self._ask("prepare", case) or ""
         if seconds := self._time(3):
@@ -143,6 +158,7 @@ class _Worker:
                 return self.pipe.recv()
             self.problem = f"no answer in {_PATIENCE:g} s"
             self.process.kill()
+            self.process.join()
         except (EOFError, OSError):
             self.process.join(5)
             self.problem = f"its process ended with exit code {self.process.exitcode}"
@@ -166,16 +182,12 @@ def _environment(variables: Mapping[str, str]) -> Generator[None]:
 
 @contextmanager
 def _workers(peers: Sequence[Peer], threads: int, *, huge_pages: bool) -> Generator[list[_Worker]]:
-    context = get_context("spawn")  # a fork would inherit what is loaded here
     workers: list[_Worker] = []
     try:
         for peer in peers:
-            mine, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, peer, threads), daemon=True)
-            with _environment(_HUGE_PAGES if huge_pages else {}):
-                process.start()
-            theirs.close()
-            workers.append(_Worker(peer, process, mine))
+            worker = _Worker(peer, threads, huge_pages)
+            worker.start()
+            workers.append(worker)
         yield workers
     finally:
         for worker in workers:
