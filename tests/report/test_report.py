@@ -288,6 +288,30 @@ def test_faint_companions_stay_out_of_the_legend() -> None:
     assert [s.name for s in shared_legend(replace(FIGURE, panels=(panel,)))] == ["mean"]
 
 
+def test_positions_with_names_are_written_by_them() -> None:
+    x = Axis(title="site", labels=tuple(f"<{at}>" for at in range(30)))
+    line = Series(name="one", x=(0.0, 29.0), y=(1.0, 2.0))
+    figure = replace(FIGURE, x=x, panels=(Panel(title="", series=(line,)),))
+    drawn = plot_json(figure, figure.panels[0])
+    ticks = drawn["layout"]["xaxis"]
+    assert len(ticks["tickvals"]) == len(ticks["ticktext"]) <= 24  # what fits
+    assert ticks["ticktext"][1] == f"&lt;{ticks['tickvals'][1]}&gt;"
+    assert ticks["range"] == [-0.5, 29.5]
+    assert drawn["data"][-1]["text"] == ["&lt;0&gt;", "&lt;29&gt;"]
+    assert [row[0] for row in panel_table(figure, figure.panels[0]).rows] == ["<0>", "<29>"]
+
+
+def test_a_report_without_claims_shows_its_figures_first() -> None:
+    page = BeautifulSoup(
+        render_html(replace(REPORT, chapters=(), figures=(FIGURE,))), "html.parser"
+    )
+    overview = page.find(id="overview")
+    assert overview.find("figure", id="f") is not None
+    assert overview.select_one(".overview") is None
+    for link in page.select("nav a"):
+        assert page.find(id=link["href"].removeprefix("#")) is not None
+
+
 def test_a_section_starts_with_verdict_and_answer(page: BeautifulSoup) -> None:
     section = page.find(id="one")
     assert section.h2.get_text() == "One"

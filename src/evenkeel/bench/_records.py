@@ -61,6 +61,22 @@ class Record(Setting):
         case = (self.suite, self.shape, self.activation, str(self.residual))
         return (*case, self.layout, self.dtype, self.mode)
 
+    @property
+    def group(self) -> tuple[str, ...]:
+        """What a summary is made of."""
+        return self.suite, self.layout, self.dtype, self.mode, str(self.huge_pages)
+
+    @property
+    def run(self) -> tuple[str, ...]:
+        """What has to be equal for two times to be compared."""
+        return self.commit, self.machine, str(self.threads)
+
+    @property
+    def title(self) -> str:
+        """A name for tables: shape, activation, and a plus after a residual."""
+        activation = "" if self.activation == "identity" else f" {self.activation}"
+        return f"{self.shape}{activation}{' +' if self.residual else ''}"
+
 
 _FIELDS: Final = tuple(field.name for field in fields(Record))
 
@@ -140,8 +156,14 @@ def read(path: Path) -> list[Record]:
 
 
 def latest(records: Sequence[Record]) -> list[Record]:
-    """The last record of each site and peer."""
-    return list({(*one.site, one.peer): one for one in records}.values())
+    """Of each group the last run, and of that the last record of each site and peer.
+
+    A group is a network in one layout, dtype and mode, with or without huge pages; a run is what
+    one commit did on one machine with so many threads. Records of two runs are never mixed.
+    """
+    last = {one.group: one.run for one in records}
+    kept = (one for one in records if one.run == last[one.group])
+    return list({(one.group, one.site, one.peer): one for one in kept}.values())
 
 
 def _cell(value: object) -> str:

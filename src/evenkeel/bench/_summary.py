@@ -76,7 +76,7 @@ def _ratio(
         mean=exp(fsum(n * log(r) for n, r in zip(counts, each, strict=True)) / sum(counts)),
         total=_weighted(theirs, counts) / _weighted(ours, counts),
         worst=each[worst],
-        where=f"{group[worst].shape} {group[worst].activation}",
+        where=group[worst].title,
     )
 
 

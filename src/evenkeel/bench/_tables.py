@@ -44,13 +44,11 @@ def _sites(key: tuple[str, ...], group: Sequence[Record]) -> Table:
     for name in (US, *peers):
         table.add_column(name.replace("-", "\n"), justify="right", no_wrap=True)
     times = {(one.site, one.peer): one.median for one in group}
-    counts = {one.site: one.count for one in group}
-    for site, count in counts.items():
+    rows = {one.site: (one.title, str(one.count)) for one in group}
+    for site, (name, count) in rows.items():
         ours = times.get((site, US))
         cells = (_times(times.get((site, peer)), ours) for peer in peers)
-        after = "" if site[2] == "identity" else f" {site[2]}"
-        name = f"{site[1]}{after}{' +' if site[3] == 'True' else ''}"
-        table.add_row(name, str(count), _milliseconds(ours), *cells)
+        table.add_row(name, count, _milliseconds(ours), *cells)
     return table
 
 

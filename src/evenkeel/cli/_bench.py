@@ -13,7 +13,7 @@ from evenkeel import errors
 from evenkeel.cli._output import print_json, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from evenkeel.bench import Peer, Record
     from evenkeel.bench._session import Progress
@@ -44,6 +44,7 @@ def bench(
         bool, typer.Option("--huge-pages", help="Give every peer huge pages (glibc on Linux).")
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="File to add the timings to.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Page with plots to write (HTML).")] = None,
     as_json: Annotated[  # noqa: FBT002 - likewise
         bool, typer.Option("--json", help="Print the same records as JSON.")
     ] = False,
@@ -56,11 +57,12 @@ def bench(
     Examples:
         evenkeel bench --peers evenkeel,torch,floor --layout first
 
-        evenkeel bench --suite resnet50,other --csv timings.csv
+        evenkeel bench --suite resnet50,other --csv timings.csv --plot timings.html
     """
     from evenkeel import bench as session
 
     chosen = _peers(peers)
+    write_plot = _plotter(plot, chosen)
     picked = session.cases(
         _some("--suite", suite, tuple(session.SUITES)),
         _some("--layout", layout, session.LAYOUTS),
@@ -82,7 +84,33 @@ def bench(
             records.append(session.record(timing, where))
             if csv is not None:
                 session.append(csv, records[-1:])
+    write_plot(records)
     _show(records, as_json=as_json)
+
+
+def _plotter(path: Path | None, peers: Sequence[Peer]) -> Callable[[list[Record]], None]:
+    """What writes the page; what it needs is found missing here, before hours of timing."""
+    if path is None:
+        return lambda _: None
+    if "floor" not in {peer.name for peer in peers}:
+        raise errors.InputError(
+            errors.explain(
+                asked=f"--plot {path}",
+                got="--peers without floor",
+                why="the plots show times divided by the floor",
+                do="add floor to --peers",
+            )
+        )
+    from evenkeel.bench import ratios
+    from evenkeel.bench._page import report
+    from evenkeel.report import render_html
+
+    def write(records: list[Record]) -> None:
+        with writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(render_html(report(records, ratios(records))), encoding="utf-8")
+
+    return write
 
 
 def _show(records: list[Record], *, as_json: bool) -> None:
