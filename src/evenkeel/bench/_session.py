@@ -6,9 +6,9 @@ import importlib.util
 import os
 import statistics
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from evenkeel.bench._worker import serve
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from evenkeel.bench._cases import Case
+    from evenkeel.bench._memory import Memory
+    from evenkeel.bench._networks import Network
     from evenkeel.bench._peers import Peer
 
 #: Steps of one peer before the next one has its turn last at least this long.
@@ -27,17 +29,18 @@ _MOST_STEPS: Final = 200
 _PATIENCE: Final = 300.0
 #: Makes glibc's allocator ask for huge pages.
 _HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+_Case = TypeVar("_Case", "Case", "Network")
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(Generic[_Case]):
     """What one peer took for one case, in seconds per step.
 
     ``median``, ``p20`` and ``p80`` are over the rounds; a round is the median of its steps.
     ``problem`` says why there is no time.
     """
 
-    case: Case
+    case: _Case
     peer: str
     median: float | None
     p20: float | None
@@ -67,7 +70,7 @@ def measure(
     rounds: int,
     huge_pages: bool,
     progress: Progress,
-) -> Iterator[Timing]:
+) -> Iterator[Timing[Case]]:
     """Time all cases; yields as soon as a case is through.
 
     Args:
@@ -78,13 +81,45 @@ def measure(
         huge_pages: give them to the memory allocator of every process (glibc on Linux).
         progress: told after each case.
     """
-    with _workers(peers, threads, huge_pages=huge_pages) as workers:
+    with _workers([_Worker(peer, threads, huge_pages) for peer in peers]) as workers:
         for number, case in enumerate(cases, start=1):
             yield from _measure_case(case, workers, rounds)
             progress(number, len(cases))
 
 
-def _measure_case(case: Case, workers: Sequence[_Worker], rounds: int) -> Iterator[Timing]:
+def measure_steps(
+    networks: Sequence[Network],
+    peers: Sequence[Peer],
+    *,
+    threads: int,
+    rounds: int,
+    huge_pages: bool,
+    patience: float,
+    progress: Progress,
+) -> Iterator[tuple[Timing[Network], Memory | None]]:
+    """Time whole training steps and look at their memory; yields when a network is through.
+
+    Args:
+        networks: each gets fresh processes, so that no memory is left over from another one.
+        peers: some of :data:`VARIANTS`.
+        threads: of torch.
+        rounds: turns of each peer for each network.
+        huge_pages: give them to the memory allocator of every process (glibc on Linux).
+        patience: seconds after which a peer that does not answer is given up; compiling takes
+            minutes.
+        progress: told after each network.
+    """
+    for number, network in enumerate(networks, start=1):
+        fresh = [_Worker(peer, threads, huge_pages, patience) for peer in peers]
+        with _workers(fresh) as workers:
+            timings = list(_measure_case(network, workers, rounds))
+            for timing, worker in zip(timings, workers, strict=True):
+                memory = worker.memory()
+                yield replace(timing, problem=worker.problem), memory
+        progress(number, len(networks))
+
+
+def _measure_case(case: _Case, workers: Sequence[_Worker], rounds: int) -> Iterator[Timing[_Case]]:
     for worker in workers:
         worker.prepare(case)
     for turn in range(rounds):
@@ -115,6 +150,7 @@ class _Worker:
     peer: Peer
     threads: int
     huge_pages: bool
+    patience: float = _PATIENCE
     process: BaseProcess = field(init=False)
     pipe: Connection = field(init=False)
     rounds: list[float] = field(default_factory=list[float])
@@ -131,7 +167,7 @@ class _Worker:
             self.process.start()
         theirs.close()
 
-    def prepare(self, case: Case) -> None:
+    def prepare(self, case: Case | Network) -> None:
         """Warm up, and find out how many steps make a turn; a dead process is replaced."""
         if not self.process.is_alive():
             self.pipe.close()
@@ -147,6 +183,10 @@ class _Worker:
         if seconds := self._time(self.steps):
             self.rounds.append(statistics.median(seconds))
 
+    def memory(self) -> Memory | None:
+        """What a step of the network takes; None where there is a problem."""
+        return None if self.problem else self._ask("memory", None)
+
     def _time(self, steps: int) -> list[float]:
         return [] if self.problem else self._ask("time", steps) or []
 
@@ -154,9 +194,9 @@ class _Worker:
         """The answer; None where there is none, and then :attr:`problem` says why."""
         try:
             self.pipe.send((request, argument))
-            if self.pipe.poll(_PATIENCE):
+            if self.pipe.poll(self.patience):
                 return self.pipe.recv()
-            self.problem = f"no answer in {_PATIENCE:g} s"
+            self.problem = f"no answer in {self.patience:g} s"
             self.process.kill()
             self.process.join()
         except (EOFError, OSError):
@@ -181,17 +221,17 @@ def _environment(variables: Mapping[str, str]) -> Generator[None]:
 
 
 @contextmanager
-def _workers(peers: Sequence[Peer], threads: int, *, huge_pages: bool) -> Generator[list[_Worker]]:
-    workers: list[_Worker] = []
+def _workers(workers: list[_Worker]) -> Generator[list[_Worker]]:
+    """Start their processes, and end them."""
+    started: list[_Worker] = []
     try:
-        for peer in peers:
-            worker = _Worker(peer, threads, huge_pages)
+        for worker in workers:
             worker.start()
-            workers.append(worker)
+            started.append(worker)
         yield workers
     finally:
-        for worker in workers:
+        for worker in started:
             worker.pipe.close()
-        for worker in workers:
+        for worker in started:
             worker.process.join(5)
             worker.process.kill()

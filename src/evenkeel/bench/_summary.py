@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 US: Final = "evenkeel"
 FLOOR: Final = "floor"
+TORCH: Final = "torch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
