@@ -38,6 +38,11 @@ class Setting:
     huge_pages: bool
     versions: str
 
+    @property
+    def run(self) -> tuple[str, ...]:
+        """What has to be equal for two times to be compared."""
+        return self.commit, self.machine, str(self.threads)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record(Setting):
@@ -70,11 +75,6 @@ class Record(Setting):
         return self.suite, self.layout, self.dtype, self.mode, str(self.huge_pages)
 
     @property
-    def run(self) -> tuple[str, ...]:
-        """What has to be equal for two times to be compared."""
-        return self.commit, self.machine, str(self.threads)
-
-    @property
     def title(self) -> str:
         """A name for tables: shape, activation, and a plus after a residual."""
         activation = "" if self.activation == "identity" else f" {self.activation}"
@@ -101,9 +101,14 @@ class StepRecord(Setting):
     problem: str
 
     @property
-    def case(self) -> tuple[str, ...]:
+    def site(self) -> tuple[str, ...]:
         """What has to be equal for two peers to have done the same."""
         return self.network, str(self.batch), str(self.pixels), self.layout
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """One table's lines."""
+        return (*self.site, str(self.huge_pages))
 
     @property
     def own(self) -> int | None:
@@ -230,11 +235,12 @@ def read(path: Path, kind: type[_Line] = Record) -> list[_Line]:
         ]
 
 
-def latest(records: Sequence[Record]) -> list[Record]:
+def latest(records: Sequence[_Line]) -> list[_Line]:
     """Of each group the last run, and of that the last record of each site and peer.
 
-    A group is a network in one layout, dtype and mode, with or without huge pages; a run is what
-    one commit did on one machine with so many threads. Records of two runs are never mixed.
+    A group is a network in one layout, dtype and mode (or of one batch), with or without huge
+    pages; a run is what one commit did on one machine with so many threads. Records of two runs
+    are never mixed.
     """
     last = {one.group: one.run for one in records}
     kept = (one for one in records if one.run == last[one.group])

@@ -39,7 +39,7 @@ def step_tables(records: Sequence[StepRecord]) -> RenderableType:
     """For each network times and memory; then what went wrong."""
     groups: dict[tuple[str, ...], list[StepRecord]] = {}
     for one in records:
-        groups.setdefault(one.case, []).append(one)
+        groups.setdefault(one.group, []).append(one)
     problems = [f"{one.peer}: {one.problem} ({one.network})" for one in records if one.problem]
     return Group(*map(_steps, groups.values()), *dict.fromkeys(problems))
 

@@ -90,7 +90,7 @@ def _name_ticks(labels: tuple[str, ...]) -> dict[str, Any]:
 def _log_ticks(low: float, high: float) -> dict[str, Any]:
     """Label powers of ten, every second or third of many; a short axis gets 1, 2, 5 as well."""
     powers = range(math.ceil(low), math.floor(high) + 1)
-    if len(powers) < 3:
+    if len(powers) < 3 or len(_ticks_at((1, 2, 5), low, high)) <= _MOST_TICKS:
         return _fine_ticks(low, high)
     step = math.ceil(len(powers) / _MOST_TICKS)
     labelled = [power for power in powers if power % step == 0]
@@ -101,14 +101,18 @@ def _log_ticks(low: float, high: float) -> dict[str, Any]:
 
 
 def _fine_ticks(low: float, high: float) -> dict[str, Any]:
-    powers = range(math.floor(low), math.floor(high) + 1)
     for digits in ((1, 2, 5), range(1, 10), [x / 10 for x in range(10, 100)]):
-        ticks = [digit * 10.0**power for power in powers for digit in digits]
-        shown = [tick for tick in ticks if low <= math.log10(tick) <= high]
+        shown = _ticks_at(digits, low, high)
         if len(shown) >= 3:
             shown = shown[:: math.ceil(len(shown) / _MOST_TICKS)]
             return {"tickvals": shown, "ticktext": [_write_tick(tick) for tick in shown]}
     return {}
+
+
+def _ticks_at(digits: Sequence[float], low: float, high: float) -> list[float]:
+    powers = range(math.floor(low), math.floor(high) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
 def _write_tick(value: float) -> str:
