@@ -40,8 +40,8 @@ SLOWER: Final = 1.05
 PEERS: Final = {
     "torch": "torch",
     "compile": "torch.compile",
-    "keras-tf": "Keras (TensorFlow)",
-    "keras-jax": "Keras (JAX)",
+    "keras-tf": "Keras, TF",
+    "keras-jax": "Keras, JAX",
     "flax": "Flax",
     "floor": "floor",
 }
@@ -89,7 +89,7 @@ def page(records: Sequence[Record], whole: Sequence[StepRecord]) -> str:
 INTRODUCTION: Final = (
     "Time of the other divided by evenkeel's: above 1, evenkeel is faster. Geometric mean over the "
     "sites of the network, each as often as the network has it; under *floor* the ratio of the "
-    "summed times, which 1 would mean that memory sets."
+    "summed times, where 1 is memory's own speed."
 )
 STEPS: Final = (
     "Forward, loss, backward and a step of SGD with momentum, float32. *Peak* is the most that was "
