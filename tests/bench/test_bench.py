@@ -268,6 +268,12 @@ def test_a_figure_shows_times_over_the_floor() -> None:
     }
 
 
+def test_every_peer_has_a_colour_of_its_own() -> None:
+    (figure,) = _page.figures([one(peer=peer.name) for peer in bench.PEERS])
+    colors = [series.color for series in figure.panels[0].series]
+    assert len(set(colors)) == len(bench.PEERS)
+
+
 def test_batches_that_differ_stay_in_the_labels() -> None:
     records = timed(evenkeel=2.0, floor=0.5)
     records[:2] = [replace(r, shape="2x4") for r in records[:2]]

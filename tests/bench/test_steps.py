@@ -166,6 +166,18 @@ def test_the_table_fits_80_columns() -> None:
     assert {"3.00", "2.00", "1.50"} <= set(text.split())  # peak, that of the step, saved
 
 
+def test_without_torchvision_the_command_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+
+    def find_others(name: str, *rest: str) -> object:
+        return None if name == "torchvision" else find(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_others)
+    result = CliRunner().invoke(app, ["bench-steps"])
+    assert result.exit_code == 2
+    assert result.stderr.rstrip().endswith("do:  pip install torchvision")
+
+
 def test_a_network_that_is_not_known_is_refused() -> None:
     result = CliRunner().invoke(app, ["bench-steps", "--network", "resnet51"])
     assert result.exit_code == 2

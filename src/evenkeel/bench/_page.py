@@ -100,7 +100,7 @@ def _series(records: Sequence[Record], names: Sequence[str]) -> tuple[Series, ..
             name=peer,
             x=x,
             y=tuple(_over(times.get((peer, name)), times.get((FLOOR, name))) for name in names),
-            color=_COLORS.get(peer, 7),
+            color=_COLORS[peer],
             dash="dash" if peer == FLOOR else "solid",
             markers=peer != FLOOR,
         )

@@ -29,14 +29,15 @@ def peers_of(text: str, known: Sequence[Peer]) -> list[Peer]:
     names = names_of("--peers", text, tuple(peer.name for peer in known)) if text else None
     chosen = [peer for peer in known if names is None or peer.name in names]
     absent = {peer.name: missing(peer) for peer in chosen if missing(peer)}
-    if absent and names is not None:
+    if absent and (names is not None or len(absent) == len(chosen)):
         packages = sorted({package for each in absent.values() for package in each})
+        others = f", or leave {', '.join(absent)} out" if len(absent) < len(chosen) else ""
         raise errors.InputError(
             errors.explain(
-                asked=f"--peers {text}",
+                asked=f"--peers {text or ','.join(absent)}",
                 got=f"no {', '.join(packages)} here",
                 why="a peer is the real framework",
-                do=f"pip install {' '.join(packages)}, or leave {', '.join(absent)} out",
+                do=f"pip install {' '.join(packages)}{others}",
             )
         )
     for name, packages in absent.items():
