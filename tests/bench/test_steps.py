@@ -50,27 +50,38 @@ def test_the_command_measures_a_step(tmp_path) -> None:
     assert [one.network for one in bench.read(path, bench.StepRecord)] == ["mobilenet_v2"]
 
 
-@needs_torchvision
-@pytest.mark.slow
-@pytest.mark.timeout(1200)  # a network is compiled
-@pytest.mark.parametrize("layout", bench.LAYOUTS)
-def test_every_variant_runs(layout: bench.Layout) -> None:
-    network = replace(SMALL, layout=layout)
-    measured = list(
+def measured(network: bench.Network, peers: list[bench.Peer]) -> list[tuple[str, str]]:
+    """Who was timed, and what went wrong with whom; each that runs saves something."""
+    found = list(
         bench.measure_steps(
             [network],
-            bench.VARIANTS,
+            peers,
             threads=1,
             rounds=1,
             huge_pages=False,
-            patience=900,
+            patience=2400,
             progress=lambda *_: None,
         )
     )
-    assert [(timing.peer, timing.problem) for timing, _ in measured] == [
-        (peer.name, "") for peer in bench.VARIANTS
-    ]
-    assert all(memory is not None and memory.saved > 0 for _, memory in measured)
+    assert all(memory is None or memory.saved > 0 for _, memory in found)
+    return [(timing.peer, timing.problem) for timing, _ in found]
+
+
+@needs_torchvision
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", bench.LAYOUTS)
+def test_every_eager_variant_runs(layout: bench.Layout) -> None:
+    peers = [peer for peer in bench.VARIANTS if peer.name != "compile"]
+    found = measured(replace(SMALL, layout=layout), peers)
+    assert found == [("torch", ""), ("evenkeel", ""), ("evenkeel-fused", "")]
+
+
+@needs_torchvision
+@pytest.mark.slow
+@pytest.mark.timeout(2500)  # compiling takes minutes, more on a busy machine
+def test_the_compiled_variant_runs() -> None:
+    peers = [peer for peer in bench.VARIANTS if peer.name == "compile"]
+    assert measured(SMALL, peers) == [("compile", "")]
 
 
 def test_a_variant_that_fails_is_reported_with_its_reason() -> None:
