@@ -8,7 +8,7 @@ BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test test-all fuzzing lint bench accuracy docs clean
+.PHONY: study test test-all fuzzing lint bench bench-steps performance accuracy docs clean
 
 study: $(VENV)/.study  ## train with and without batch norm, write study/report.html
 	$(BIN)/evenkeel study $(ARGS)
@@ -33,6 +33,12 @@ lint: $(VENV)/.dev  ## style, types, layers
 
 bench: $(VENV)/.dev  ## time beside every framework, added to benchmarks/results/bench.csv
 	$(BIN)/evenkeel bench --csv benchmarks/results/bench.csv $(ARGS)
+
+bench-steps: $(VENV)/.zoo  ## whole training steps, added to benchmarks/results/steps.csv
+	$(BIN)/evenkeel bench-steps --csv benchmarks/results/steps.csv $(ARGS)
+
+performance: $(VENV)/.dev  ## tables and plots of README and docs/performance.md, from both files
+	$(BIN)/python benchmarks/performance.py
 
 accuracy: $(VENV)/.dev  ## accuracy beside torch, tables of README and docs/numerics.md
 	$(BIN)/python benchmarks/accuracy.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Save figures of a study's report as small SVG files for these pages, light and dark.
+"""Save figures of a report as small SVG files for these pages, light and dark.
 
     python docs/plots.py study/report.html learning-rate-accuracy gradients-norms
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from evenkeel import bench
-from evenkeel.bench import _session, _worker
+from evenkeel.bench import _page, _session, _worker
 from evenkeel.bench._records import Record
 from evenkeel.bench._tables import tables
 from evenkeel.errors import FileError
@@ -130,6 +130,28 @@ def test_a_peer_that_fails_is_reported_and_does_not_stop_the_others() -> None:
     assert timings[1].median is not None
 
 
+def test_a_process_that_died_is_replaced_for_the_next_case(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    take_turn, killed = _session._Worker.take_turn, []
+
+    def killed_once(worker: _session._Worker) -> None:
+        if not killed:
+            worker.process.kill()
+            killed.append(worker)
+        take_turn(worker)
+
+    monkeypatch.setattr(_session._Worker, "take_turn", killed_once)
+    floor = [peer for peer in bench.PEERS if peer.name == "floor"]
+    first, second = bench.measure(
+        [SMALL, SMALL], floor, threads=1, rounds=2, huge_pages=False, progress=lambda *_: None
+    )
+    assert first.problem == "its process ended with exit code -9"
+    assert first.median is None
+    assert second.problem == ""
+    assert second.median is not None
+
+
 def test_an_error_without_a_message_is_a_problem_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> object:
         raise AssertionError
@@ -159,6 +181,13 @@ def test_records_survive_the_file(tmp_path) -> None:
     assert bench.read(path) == [*records, one(median=3.0)]
     assert bench.latest(bench.read(path))[0].median == 3.0
     assert path.read_text().count("date,commit") == 1
+
+
+def test_the_latest_run_is_one_commit_on_one_machine() -> None:
+    old = [one(), one(peer="torch")]
+    others = [one(layout="last"), one(huge_pages=True)]
+    new = one(commit="def", median=3.0)
+    assert bench.latest([*old, *others, new]) == [*others, new]
 
 
 def test_another_file_is_left_alone(tmp_path) -> None:
@@ -214,12 +243,52 @@ def test_tables_fit_80_columns_with_all_peers() -> None:
     assert "1.00x" in text
 
 
+def timed(**medians: float | None) -> list[Record]:
+    """One site in two shapes, the second one twice as slow."""
+    shapes = ("32x8x3x3", 1.0), ("32x8x7x7", 2.0)
+    return [
+        one(shape=shape, peer=peer, median=None if median is None else factor * median)
+        for shape, factor in shapes
+        for peer, median in medians.items()
+    ]
+
+
+def test_a_figure_shows_times_over_the_floor() -> None:
+    records = timed(evenkeel=2.0, torch=None, floor=0.5)
+    records += [replace(r, layout="last", residual=True) for r in records]
+    (figure,) = _page.figures(records)
+    assert [panel.title for panel in figure.panels] == ["channels first", "channels last"]
+    assert figure.x.labels == ("8x3x3 relu", "8x7x7 relu", "8x3x3 relu +", "8x7x7 relu +")
+    lines = {series.name: series.y for series in figure.panels[0].series}
+    nothing = (None,) * 4
+    assert lines == {
+        "evenkeel": (4.0, 4.0, None, None),
+        "torch": nothing,
+        "floor": (1.0, 1.0, None, None),
+    }
+
+
+def test_every_peer_has_a_colour_of_its_own() -> None:
+    (figure,) = _page.figures([one(peer=peer.name) for peer in bench.PEERS])
+    colors = [series.color for series in figure.panels[0].series]
+    assert len(set(colors)) == len(bench.PEERS)
+
+
+def test_batches_that_differ_stay_in_the_labels() -> None:
+    records = timed(evenkeel=2.0, floor=0.5)
+    records[:2] = [replace(r, shape="2x4") for r in records[:2]]
+    (figure,) = _page.figures(records)
+    assert figure.x.labels == ("2x4 relu", "32x8x7x7 relu")
+    assert _page.figures([r for r in records if r.peer != "floor"]) == ()
+
+
 def test_the_command_prints_and_appends(tmp_path) -> None:
     from evenkeel.cli import app
 
-    path = tmp_path / "timings.csv"
+    path, plot = tmp_path / "timings.csv", tmp_path / "plots" / "timings.html"
     arguments = ["bench", "--suite", "other", "--peers", "evenkeel,floor", "--layout", "first"]
     arguments += ["--rounds", "1", "--threads", "1", "--csv", str(path), "--json"]
+    arguments += ["--plot", str(plot)]
     small = [replace(SMALL, shape=(4, 8), residual=False)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "cases", lambda *_: small)
@@ -229,6 +298,7 @@ def test_the_command_prints_and_appends(tmp_path) -> None:
     assert [r["peer"] for r in answer["records"]] == ["evenkeel", "floor"]
     assert answer["summary"][0]["sites"] == 1
     assert [r.peer for r in bench.read(path)] == ["evenkeel", "floor"]
+    assert "4x8 relu" in plot.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -237,6 +307,7 @@ def test_the_command_prints_and_appends(tmp_path) -> None:
         (["--suite", "resnet51"], "mobilenet_v2"),
         (["--peers", "evenkeel,caffe"], "keras-jax"),
         (["--layout", ""], "last"),
+        (["--peers", "evenkeel,torch", "--plot", "page.html"], "add floor"),
     ],
 )
 def test_unknown_names_are_refused_with_the_known_ones(arguments: list[str], says: str) -> None:

@@ -19,7 +19,7 @@ from evenkeel.kernels._contract import FLOATS
 from evenkeel.study._data._formats import FORMS
 from evenkeel.study.sections import SECTIONS
 
-COMMANDS = ["study", "inspect", "convert", "compare", "bench", "explain"]
+COMMANDS = ["study", "inspect", "convert", "compare", "bench", "bench-steps", "explain"]
 
 
 def environment(shell: str, line: str) -> dict[str, str]:

@@ -33,7 +33,8 @@ FRAMES = {
         "### A layer": "rows[].",
         "### A finding": "findings[].",
     },
-    "bench": {"## `evenkeel bench": ""},
+    "bench": {"## `evenkeel bench --": ""},
+    "bench-steps": {"## `evenkeel bench-steps": ""},
     "explain": {"## `evenkeel explain": ""},
     "study": {"## `evenkeel study": ""},
     "convert": {"## `evenkeel convert": ""},
@@ -137,6 +138,9 @@ def test_records_of_bench():
     summary = bench.ratios(records)
     present = {"records": [*map(asdict, records)], "summary": [*map(asdict, summary)]}
     require_same(paths(present), "bench")
+    network = bench.Network(name="resnet50")
+    record = bench.step_record(bench.Timing(network, "torch", 1.0, 1.0, 1.0, 1), None, setting)
+    require_same(paths({"records": [asdict(record)]}), "bench-steps")
 
 
 def test_records_of_convert(checkpoint, tmp_path):

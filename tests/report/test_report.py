@@ -229,6 +229,7 @@ def test_logarithmic_range_covers_the_data() -> None:
         ((1e-12, 1e3), ["1e-12", "1e-9", "1e-6", "0.001", "1", "1000"]),
         ((0.2, 1.1), ["0.2", "0.5", "1"]),
         ((2, 256), ["2", "5", "10", "20", "50", "100", "200"]),
+        ((0.8, 110), ["1", "2", "5", "10", "20", "50", "100"]),
         ((0.9, 0.955), ["0.9", "0.91", "0.92", "0.93", "0.94", "0.95"]),
         ((3e4, 4e6), ["5e4", "1e5", "2e5", "5e5", "1e6", "2e6"]),
     ],
@@ -286,6 +287,30 @@ def test_faint_companions_stay_out_of_the_legend() -> None:
     companion = replace(FIGURE.panels[0].series[0], faint=True)
     panel = Panel(title="", series=(companion, *lines("mean")))
     assert [s.name for s in shared_legend(replace(FIGURE, panels=(panel,)))] == ["mean"]
+
+
+def test_positions_with_names_are_written_by_them() -> None:
+    x = Axis(title="site", labels=tuple(f"<{at}>" for at in range(30)))
+    line = Series(name="one", x=(0.0, 29.0), y=(1.0, 2.0))
+    figure = replace(FIGURE, x=x, panels=(Panel(title="", series=(line,)),))
+    drawn = plot_json(figure, figure.panels[0])
+    ticks = drawn["layout"]["xaxis"]
+    assert len(ticks["tickvals"]) == len(ticks["ticktext"]) <= 24  # what fits
+    assert ticks["ticktext"][1] == f"&lt;{ticks['tickvals'][1]}&gt;"
+    assert ticks["range"] == [-0.5, 29.5]
+    assert drawn["data"][-1]["text"] == ["&lt;0&gt;", "&lt;29&gt;"]
+    assert [row[0] for row in panel_table(figure, figure.panels[0]).rows] == ["<0>", "<29>"]
+
+
+def test_a_report_without_claims_shows_its_figures_first() -> None:
+    page = BeautifulSoup(
+        render_html(replace(REPORT, chapters=(), figures=(FIGURE,))), "html.parser"
+    )
+    overview = page.find(id="overview")
+    assert overview.find("figure", id="f") is not None
+    assert overview.select_one(".overview") is None
+    for link in page.select("nav a"):
+        assert page.find(id=link["href"].removeprefix("#")) is not None
 
 
 def test_a_section_starts_with_verdict_and_answer(page: BeautifulSoup) -> None:

@@ -63,11 +63,6 @@ class Case:
             tensors += 3 + self.residual + bent
         return tensors * self.size
 
-    def title(self) -> str:
-        """A name for tables: shape, activation, and a plus for a residual."""
-        shape = "x".join(map(str, self.shape))
-        return f"{shape} {self.activation}{' +' if self.residual else ''}"
-
 
 def resnet50() -> Iterator[Case]:
     """The 53 sites of ResNet-50 at 224 pixels; the stride is in the 3x3 convolution."""

@@ -12,16 +12,19 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from evenkeel.errors import FileError, explain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
+    from evenkeel.bench._cases import Case
+    from evenkeel.bench._memory import Memory
+    from evenkeel.bench._networks import Network
     from evenkeel.bench._session import Timing
 
-_PACKAGES: Final = ("torch", "keras", "tensorflow", "jax", "flax")
+_PACKAGES: Final = ("torch", "torchvision", "keras", "tensorflow", "jax", "flax")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,11 @@ class Setting:
     threads: int
     huge_pages: bool
     versions: str
+
+    @property
+    def run(self) -> tuple[str, ...]:
+        """What has to be equal for two times to be compared."""
+        return self.commit, self.machine, str(self.threads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +69,62 @@ class Record(Setting):
         case = (self.suite, self.shape, self.activation, str(self.residual))
         return (*case, self.layout, self.dtype, self.mode)
 
+    @property
+    def group(self) -> tuple[str, ...]:
+        """What a summary is made of."""
+        return self.suite, self.layout, self.dtype, self.mode, str(self.huge_pages)
 
-_FIELDS: Final = tuple(field.name for field in fields(Record))
+    @property
+    def title(self) -> str:
+        """A name for tables: shape, activation, and a plus after a residual."""
+        activation = "" if self.activation == "identity" else f" {self.activation}"
+        return f"{self.shape}{activation}{' +' if self.residual else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord(Setting):
+    """One training step of a whole network as it stands in the file; memory in bytes."""
+
+    network: str
+    batch: int
+    pixels: int
+    layout: str
+    peer: str
+    median: float | None
+    p20: float | None
+    p80: float | None
+    steps: int
+    peak: int | None
+    rest: int | None
+    source: str
+    saved: int | None
+    problem: str
+
+    @property
+    def site(self) -> tuple[str, ...]:
+        """What has to be equal for two peers to have done the same."""
+        return self.network, str(self.batch), str(self.pixels), self.layout
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """One table's lines."""
+        return (*self.site, str(self.huge_pages))
+
+    @property
+    def own(self) -> int | None:
+        """Most that the step itself had resident, in bytes."""
+        return None if self.peak is None or self.rest is None else self.peak - self.rest
+
+
+_Line = TypeVar("_Line", Record, StepRecord)
+#: From the text of a cell, by the annotation of its field.
+_PARSERS: Final[dict[str, Callable[[str], Any]]] = {
+    "str": str,
+    "int": int,
+    "bool": lambda cell: cell == "True",
+    "int | None": lambda cell: int(cell) if cell else None,
+    "float | None": lambda cell: float(cell) if cell else None,
+}
 
 
 def setting(*, threads: int, huge_pages: bool) -> Setting:
@@ -89,11 +151,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def record(timing: Timing, where: Setting) -> Record:
+def record(timing: Timing[Case], where: Setting) -> Record:
     """A timing as a line."""
     case = timing.case
     return Record(
-        **{field.name: getattr(where, field.name) for field in fields(Setting)},
+        **_values(where, Setting),
         suite=case.suite,
         shape="x".join(map(str, case.shape)),
         activation=case.activation,
@@ -111,37 +173,78 @@ def record(timing: Timing, where: Setting) -> Record:
     )
 
 
-def append(path: Path, records: Iterable[Record]) -> None:
-    """Add lines to a file, with a heading if it is new.
+def step_record(timing: Timing[Network], memory: Memory | None, where: Setting) -> StepRecord:
+    """A timing of a whole network as a line."""
+    return StepRecord(
+        **_values(where, Setting),
+        network=timing.case.name,
+        batch=timing.case.batch,
+        pixels=timing.case.pixels,
+        layout=timing.case.layout,
+        peer=timing.peer,
+        median=timing.median,
+        p20=timing.p20,
+        p80=timing.p80,
+        steps=timing.steps,
+        peak=memory.peak if memory else None,
+        rest=memory.rest if memory else None,
+        source=memory.source if memory else "",
+        saved=memory.saved if memory else None,
+        problem=timing.problem,
+    )
+
+
+def _values(one: Setting, kind: type[Setting]) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in _columns(kind)}
+
+
+def _columns(kind: type[Setting]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def append(path: Path, records: Sequence[Record] | Sequence[StepRecord]) -> None:
+    """Add lines of one kind to a file, with a heading if it is new.
 
     Raises:
         FileError: the file is there and has other columns.
     """
     known = path.exists() and path.stat().st_size > 0
+    columns = _columns(type(records[0]))
     if known:
-        _require_columns(path)
+        _require_columns(path, columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if not known:
-            writer.writerow(_FIELDS)
-        writer.writerows([_cell(getattr(one, name)) for name in _FIELDS] for one in records)
+            writer.writerow(columns)
+        writer.writerows([_cell(getattr(one, name)) for name in columns] for one in records)
 
 
-def read(path: Path) -> list[Record]:
-    """All records of a file, oldest first.
+def read(path: Path, kind: type[_Line] = Record) -> list[_Line]:
+    """All records of a file, oldest first; ``kind`` is what it has been filled with.
 
     Raises:
         FileError: the file has other columns.
     """
-    _require_columns(path)
+    _require_columns(path, _columns(kind))
+    parsers = {field.name: _PARSERS[str(field.type)] for field in fields(kind)}
     with path.open(newline="", encoding="utf-8") as file:
-        return [_parsed(row) for row in csv.DictReader(file)]
+        return [
+            kind(**{name: parsers[name](cell) for name, cell in row.items()})
+            for row in csv.DictReader(file)
+        ]
 
 
-def latest(records: Sequence[Record]) -> list[Record]:
-    """The last record of each site and peer."""
-    return list({(*one.site, one.peer): one for one in records}.values())
+def latest(records: Sequence[_Line]) -> list[_Line]:
+    """Of each group the last run, and of that the last record of each site and peer.
+
+    A group is a network in one layout, dtype and mode (or of one batch), with or without huge
+    pages; a run is what one commit did on one machine with so many threads. Records of two runs
+    are never mixed.
+    """
+    last = {one.group: one.run for one in records}
+    kept = (one for one in records if one.run == last[one.group])
+    return list({(one.group, one.site, one.peer): one for one in kept}.values())
 
 
 def _cell(value: object) -> str:
@@ -150,21 +253,10 @@ def _cell(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _parsed(row: dict[str, str]) -> Record:
-    values: dict[str, Any] = dict(row)
-    for name in ("threads", "count", "steps"):
-        values[name] = int(row[name])
-    for name in ("huge_pages", "residual"):
-        values[name] = row[name] == "True"
-    for name in ("median", "p20", "p80"):
-        values[name] = float(row[name]) if row[name] else None
-    return Record(**values)
-
-
-def _require_columns(path: Path) -> None:
+def _require_columns(path: Path, columns: tuple[str, ...]) -> None:
     with path.open(newline="", encoding="utf-8") as file:
         found = tuple(next(csv.reader(file), []))
-    if found != _FIELDS:
+    if found != columns:
         raise FileError(
             explain(
                 asked=f"records of a benchmark in {path}",

@@ -6,9 +6,9 @@ import importlib.util
 import os
 import statistics
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from evenkeel.bench._worker import serve
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
     from evenkeel.bench._cases import Case
+    from evenkeel.bench._memory import Memory
+    from evenkeel.bench._networks import Network
     from evenkeel.bench._peers import Peer
 
 #: Steps of one peer before the next one has its turn last at least this long.
@@ -27,17 +29,18 @@ _MOST_STEPS: Final = 200
 _PATIENCE: Final = 300.0
 #: Makes glibc's allocator ask for huge pages.
 _HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+_Case = TypeVar("_Case", "Case", "Network")
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(Generic[_Case]):
     """What one peer took for one case, in seconds per step.
 
     ``median``, ``p20`` and ``p80`` are over the rounds; a round is the median of its steps.
     ``problem`` says why there is no time.
     """
 
-    case: Case
+    case: _Case
     peer: str
     median: float | None
     p20: float | None
@@ -67,24 +70,56 @@ def measure(
     rounds: int,
     huge_pages: bool,
     progress: Progress,
-) -> Iterator[Timing]:
+) -> Iterator[Timing[Case]]:
     """Time all cases; yields as soon as a case is through.
 
     Args:
         cases: in the order in which they are taken.
-        peers: each gets a process, alive over all cases.
+        peers: each gets a process, alive over all cases; one that died is replaced for the next.
         threads: of every library that takes a number.
         rounds: turns of each peer for each case.
         huge_pages: give them to the memory allocator of every process (glibc on Linux).
         progress: told after each case.
     """
-    with _workers(peers, threads, huge_pages=huge_pages) as workers:
+    with _workers([_Worker(peer, threads, huge_pages) for peer in peers]) as workers:
         for number, case in enumerate(cases, start=1):
             yield from _measure_case(case, workers, rounds)
             progress(number, len(cases))
 
 
-def _measure_case(case: Case, workers: Sequence[_Worker], rounds: int) -> Iterator[Timing]:
+def measure_steps(
+    networks: Sequence[Network],
+    peers: Sequence[Peer],
+    *,
+    threads: int,
+    rounds: int,
+    huge_pages: bool,
+    patience: float,
+    progress: Progress,
+) -> Iterator[tuple[Timing[Network], Memory | None]]:
+    """Time whole training steps and look at their memory; yields when a network is through.
+
+    Args:
+        networks: each gets fresh processes, so that no memory is left over from another one.
+        peers: some of :data:`VARIANTS`.
+        threads: of torch.
+        rounds: turns of each peer for each network.
+        huge_pages: give them to the memory allocator of every process (glibc on Linux).
+        patience: seconds after which a peer that does not answer is given up; compiling takes
+            minutes.
+        progress: told after each network.
+    """
+    for number, network in enumerate(networks, start=1):
+        fresh = [_Worker(peer, threads, huge_pages, patience) for peer in peers]
+        with _workers(fresh) as workers:
+            timings = list(_measure_case(network, workers, rounds))
+            for timing, worker in zip(timings, workers, strict=True):
+                memory = worker.memory()
+                yield replace(timing, problem=worker.problem), memory
+        progress(number, len(networks))
+
+
+def _measure_case(case: _Case, workers: Sequence[_Worker], rounds: int) -> Iterator[Timing[_Case]]:
     for worker in workers:
         worker.prepare(case)
     for turn in range(rounds):
@@ -113,14 +148,30 @@ class _Worker:
     """One peer's process, and what it did for the present case."""
 
     peer: Peer
-    process: BaseProcess
-    pipe: Connection
+    threads: int
+    huge_pages: bool
+    patience: float = _PATIENCE
+    process: BaseProcess = field(init=False)
+    pipe: Connection = field(init=False)
     rounds: list[float] = field(default_factory=list[float])
     steps: int = 0
     problem: str = ""
 
-    def prepare(self, case: Case) -> None:
-        """Warm up, and find out how many steps make a turn."""
+    def start(self) -> None:
+        """Begin a process; a fork would inherit what is loaded here, so it is a fresh one."""
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        arguments = (theirs, self.peer, self.threads)
+        self.process = context.Process(target=serve, args=arguments, daemon=True)
+        with _environment(_HUGE_PAGES if self.huge_pages else {}):
+            self.process.start()
+        theirs.close()
+
+    def prepare(self, case: Case | Network) -> None:
+        """Warm up, and find out how many steps make a turn; a dead process is replaced."""
+        if not self.process.is_alive():
+            self.pipe.close()
+            self.start()
         self.rounds = []
         self.problem = self._ask("prepare", case) or ""
         if seconds := self._time(3):
@@ -132,6 +183,10 @@ class _Worker:
         if seconds := self._time(self.steps):
             self.rounds.append(statistics.median(seconds))
 
+    def memory(self) -> Memory | None:
+        """What a step of the network takes; None where there is a problem."""
+        return None if self.problem else self._ask("memory", None)
+
     def _time(self, steps: int) -> list[float]:
         return [] if self.problem else self._ask("time", steps) or []
 
@@ -139,10 +194,11 @@ class _Worker:
         """The answer; None where there is none, and then :attr:`problem` says why."""
         try:
             self.pipe.send((request, argument))
-            if self.pipe.poll(_PATIENCE):
+            if self.pipe.poll(self.patience):
                 return self.pipe.recv()
-            self.problem = f"no answer in {_PATIENCE:g} s"
+            self.problem = f"no answer in {self.patience:g} s"
             self.process.kill()
+            self.process.join()
         except (EOFError, OSError):
             self.process.join(5)
             self.problem = f"its process ended with exit code {self.process.exitcode}"
@@ -165,21 +221,17 @@ def _environment(variables: Mapping[str, str]) -> Generator[None]:
 
 
 @contextmanager
-def _workers(peers: Sequence[Peer], threads: int, *, huge_pages: bool) -> Generator[list[_Worker]]:
-    context = get_context("spawn")  # a fork would inherit what is loaded here
-    workers: list[_Worker] = []
+def _workers(workers: list[_Worker]) -> Generator[list[_Worker]]:
+    """Start their processes, and end them."""
+    started: list[_Worker] = []
     try:
-        for peer in peers:
-            mine, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, peer, threads), daemon=True)
-            with _environment(_HUGE_PAGES if huge_pages else {}):
-                process.start()
-            theirs.close()
-            workers.append(_Worker(peer, process, mine))
+        for worker in workers:
+            worker.start()
+            started.append(worker)
         yield workers
     finally:
-        for worker in workers:
+        for worker in started:
             worker.pipe.close()
-        for worker in workers:
+        for worker in started:
             worker.process.join(5)
             worker.process.kill()

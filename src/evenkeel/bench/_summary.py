@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 US: Final = "evenkeel"
 FLOOR: Final = "floor"
+TORCH: Final = "torch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,7 @@ def _ratio(
         mean=exp(fsum(n * log(r) for n, r in zip(counts, each, strict=True)) / sum(counts)),
         total=_weighted(theirs, counts) / _weighted(ours, counts),
         worst=each[worst],
-        where=f"{group[worst].shape} {group[worst].activation}",
+        where=group[worst].title,
     )
 
 

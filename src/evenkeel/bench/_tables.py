@@ -8,14 +8,14 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from evenkeel.bench._summary import US
+from evenkeel.bench._summary import TORCH, US
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import RenderableType
 
-    from evenkeel.bench._records import Record
+    from evenkeel.bench._records import Record, StepRecord
     from evenkeel.bench._summary import Ratio
 
 
@@ -35,6 +35,48 @@ def tables(records: Sequence[Record], summary: Sequence[Ratio]) -> RenderableTyp
     return Group(*parts)
 
 
+def step_tables(records: Sequence[StepRecord]) -> RenderableType:
+    """For each network times and memory; then what went wrong."""
+    groups: dict[tuple[str, ...], list[StepRecord]] = {}
+    for one in records:
+        groups.setdefault(one.group, []).append(one)
+    problems = [f"{one.peer}: {one.problem} ({one.network})" for one in records if one.problem]
+    return Group(*map(_steps, groups.values()), *dict.fromkeys(problems))
+
+
+def _steps(group: Sequence[StepRecord]) -> Table:
+    one = group[0]
+    table = _table(
+        f"{one.network}, {one.batch} images of {one.pixels} x {one.pixels}, channels {one.layout}: "
+        "one training step"
+    )
+    table.add_column("peer", no_wrap=True)
+    for name in (
+        "s",
+        "p20 to p80",
+        "torch's time\nover its",
+        "peak GB",
+        "of the\nstep",
+        "saved GB",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    torch = next((each.median for each in group if each.peer == TORCH), None)
+    for each in group:
+        spread = "-" if each.median is None else f"{each.p20:.3g} to {each.p80:.3g}"
+        table.add_row(
+            each.peer,
+            "-" if each.median is None else f"{each.median:.3g}",
+            spread,
+            _times(torch, each.median),
+            *map(_gigabytes, (each.peak, each.own, each.saved)),
+        )
+    return table
+
+
+def _gigabytes(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e9:.2f}"
+
+
 def _sites(key: tuple[str, ...], group: Sequence[Record]) -> Table:
     suite, layout, dtype, mode = key
     peers = list(dict.fromkeys(one.peer for one in group if one.peer != US))
@@ -44,13 +86,11 @@ def _sites(key: tuple[str, ...], group: Sequence[Record]) -> Table:
     for name in (US, *peers):
         table.add_column(name.replace("-", "\n"), justify="right", no_wrap=True)
     times = {(one.site, one.peer): one.median for one in group}
-    counts = {one.site: one.count for one in group}
-    for site, count in counts.items():
+    rows = {one.site: (one.title, str(one.count)) for one in group}
+    for site, (name, count) in rows.items():
         ours = times.get((site, US))
         cells = (_times(times.get((site, peer)), ours) for peer in peers)
-        after = "" if site[2] == "identity" else f" {site[2]}"
-        name = f"{site[1]}{after}{' +' if site[3] == 'True' else ''}"
-        table.add_row(name, str(count), _milliseconds(ours), *cells)
+        table.add_row(name, count, _milliseconds(ours), *cells)
     return table
 
 

@@ -13,11 +13,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from evenkeel.bench._memory import memory_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from evenkeel.bench._cases import Case
+    from evenkeel.bench._networks import Network
     from evenkeel.bench._peers import Peer
 
     Step: TypeAlias = Callable[[], float | None]
@@ -30,13 +33,13 @@ def serve(pipe: Connection, peer: Peer, threads: int) -> None:
     """Answer requests until the other end goes away.
 
     ``("prepare", case)`` -> None, or the text of what went wrong. ``("time", n)`` -> the seconds
-    of each of n steps.
+    of each of n steps. ``("memory", None)`` -> what a step of a network takes.
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.update({k: v.format(threads=threads) for k, v in peer.environment.items()})
     warnings.simplefilter("ignore")
     _be_quiet()
-    step: Step | None = None
+    step: Any = None
     while True:
         try:
             request, argument = pipe.recv()
@@ -47,7 +50,8 @@ def serve(pipe: Connection, peer: Peer, threads: int) -> None:
             step, problem = _prepare(peer, argument)
             pipe.send(problem)
         elif step is not None:
-            pipe.send([_seconds(step) for _ in range(argument)])
+            timed = request == "time"
+            pipe.send([_seconds(step) for _ in range(argument)] if timed else memory_of(step))
 
 
 def _be_quiet() -> None:
@@ -57,7 +61,7 @@ def _be_quiet() -> None:
             os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def _prepare(peer: Peer, case: Case) -> tuple[Step | None, str | None]:
+def _prepare(peer: Peer, case: Case | Network) -> tuple[Any, str | None]:
     try:
         module: Any = importlib.import_module(f"evenkeel.bench._peers.{peer.module}")
         step: Step = module.prepare(case, peer.variant)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from evenkeel.cli._bench import bench
+from evenkeel.cli._bench_steps import bench_steps
 from evenkeel.cli._command import Command, Group, as_command
 from evenkeel.cli._compare import compare
 from evenkeel.cli._convert import convert
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (study, inspect, convert, compare, bench, explain):
+for _verb in (study, inspect, convert, compare, bench, bench_steps, explain):
     app.command(cls=Command)(as_command(_verb))
 
 

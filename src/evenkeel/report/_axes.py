@@ -5,6 +5,7 @@ Titles of axes are left to the page, which breaks lines where a plot would cut t
 
 from __future__ import annotations
 
+import html
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,8 @@ HOVER: Final = {"percent": ".1%", "rate": ".4~g", "count": ",.0f", "number": ".4
 _LOG_MARGIN: Final = 0.12
 #: More labels than these touch each other in the narrowest plot.
 _MOST_TICKS: Final = 7
+#: The same for upright names.
+_MOST_LABELS: Final = 24
 
 
 def axis_layout(axis: Axis, span: tuple[float, float] | None) -> dict[str, Any]:
@@ -38,7 +41,9 @@ def axis_layout(axis: Axis, span: tuple[float, float] | None) -> dict[str, Any]:
         drawn["tickformat"] = ".0%" if span is None or span[1] - span[0] > 0.05 else ".1%"
     if span is not None:
         drawn["range"] = list(span)
-    if span is not None and axis.scale == "log":
+    if axis.labels:
+        drawn |= _name_ticks(axis.labels)
+    elif span is not None and axis.scale == "log":
         drawn["range"] = [math.log10(value) for value in span]
         drawn |= _log_ticks(*drawn["range"])
     return drawn
@@ -71,10 +76,21 @@ def _power(exponent: float) -> float:
     return 10.0**exponent
 
 
+def _name_ticks(labels: tuple[str, ...]) -> dict[str, Any]:
+    """Write names upright, every second or third of many."""
+    shown = range(0, len(labels), math.ceil(len(labels) / _MOST_LABELS))
+    return {
+        "range": [-0.5, len(labels) - 0.5],
+        "tickvals": list(shown),
+        "ticktext": [html.escape(labels[at], quote=False) for at in shown],
+        "tickangle": -90,
+    }
+
+
 def _log_ticks(low: float, high: float) -> dict[str, Any]:
     """Label powers of ten, every second or third of many; a short axis gets 1, 2, 5 as well."""
     powers = range(math.ceil(low), math.floor(high) + 1)
-    if len(powers) < 3:
+    if len(powers) < 3 or len(_ticks_at((1, 2, 5), low, high)) <= _MOST_TICKS:
         return _fine_ticks(low, high)
     step = math.ceil(len(powers) / _MOST_TICKS)
     labelled = [power for power in powers if power % step == 0]
@@ -85,14 +101,18 @@ def _log_ticks(low: float, high: float) -> dict[str, Any]:
 
 
 def _fine_ticks(low: float, high: float) -> dict[str, Any]:
-    powers = range(math.floor(low), math.floor(high) + 1)
     for digits in ((1, 2, 5), range(1, 10), [x / 10 for x in range(10, 100)]):
-        ticks = [digit * 10.0**power for power in powers for digit in digits]
-        shown = [tick for tick in ticks if low <= math.log10(tick) <= high]
+        shown = _ticks_at(digits, low, high)
         if len(shown) >= 3:
             shown = shown[:: math.ceil(len(shown) / _MOST_TICKS)]
             return {"tickvals": shown, "ticktext": [_write_tick(tick) for tick in shown]}
     return {}
+
+
+def _ticks_at(digits: Sequence[float], low: float, high: float) -> list[float]:
+    powers = range(math.floor(low), math.floor(high) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
 
 
 def _write_tick(value: float) -> str:

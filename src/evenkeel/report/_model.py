@@ -16,12 +16,16 @@ Cell: TypeAlias = str | float | int | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """One axis of a figure; ``limits`` are in data units, also on a logarithmic scale."""
+    """One axis of a figure; ``limits`` are in data units, also on a logarithmic scale.
+
+    ``labels`` are names of the positions 0, 1, 2, ... of an axis that counts things.
+    """
 
     title: str
     scale: Literal["linear", "log"] = "linear"
     format: Format = "number"
     limits: tuple[float, float] | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +208,10 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that the HTML file shows, in reading order."""
+    """Everything that the HTML file shows, in reading order; chapters stand for their claims.
+
+    ``figures`` are shown before all chapters, for a report without claims.
+    """
 
     title: str
     subtitle: str
@@ -214,3 +221,4 @@ class Report:
     tables: tuple[Table, ...]
     notes: tuple[Note, ...]
     footer: str
+    figures: tuple[Figure, ...] = ()

@@ -78,13 +78,24 @@ def _line(series: Series, figure: Figure, runs: _Runs, meta: dict[str, int]) -> 
         marker={"size": 7, "symbol": MARKERS[series.color % len(MARKERS)]},
         opacity=0.55 if series.faint else 1,
         meta=meta | {"role": "line"},
-        hovertemplate=None if series.faint else f"%{{y:{HOVER[figure.y.format]}}}",
+        text=_places(series, figure),
+        hovertemplate=None if series.faint else _hover(figure),
         hoverinfo="skip" if series.faint else None,
     )
     alone = {run[0][0]: run[0][1:] for run in runs if len(run) == 1}
     if alone:
         line.error_y = _error_bars(series, alone)
     return line
+
+
+def _places(series: Series, figure: Figure) -> list[str] | None:
+    names = figure.x.labels
+    return [html.escape(names[round(x)], quote=False) for x in series.x] if names else None
+
+
+def _hover(figure: Figure) -> str:
+    """Return the value, and the name of its place where an axis of names may not show it."""
+    return f"{'%{text}: ' if figure.x.labels else ''}%{{y:{HOVER[figure.y.format]}}}"
 
 
 def _lines(panel: Panel) -> int:

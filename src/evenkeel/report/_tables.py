@@ -21,11 +21,15 @@ def panel_table(figure: Figure, panel: Panel) -> Table:
     positions = sorted({x for series in panel.series for x in series.x})
     lookups = [_written(series, figure.y) for series in panel.series]
     rows: list[tuple[Cell, ...]] = [
-        (x, *(lookup.get(x, MISSING) for lookup in lookups)) for x in positions
+        (_position(x, figure.x), *(lookup.get(x, MISSING) for lookup in lookups)) for x in positions
     ]
     return Table(
         name=f"{figure.name}-data", title=panel.title, columns=tuple(columns), rows=tuple(rows)
     )
+
+
+def _position(x: float, axis: Axis) -> Cell:
+    return axis.labels[round(x)] if axis.labels else x
 
 
 def measure_table(findings: Findings) -> Table:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PEERS", "Peer"]
+__all__ = ["PEERS", "VARIANTS", "Peer"]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One way to run a batch norm.
+    """One way to run a batch norm, or a network with many.
 
     Args:
         name: in tables.
@@ -51,4 +51,12 @@ PEERS: Final = (
     Peer("keras-jax", "_jax", "keras", ("keras", "jax"), {**_XLA, "KERAS_BACKEND": "jax"}),
     Peer("flax", "_jax", "flax", ("flax", "jax"), _XLA),
     Peer("floor", "_floor", "", ("torch",), {}),
+)
+
+#: Ways to run a training step of a whole network; torchvision has the definitions.
+VARIANTS: Final = (
+    Peer("torch", "_network", "eager", ("torch", "torchvision"), {}),
+    Peer("compile", "_network", "compiled", ("torch", "torchvision"), {}),
+    Peer("evenkeel", "_network", "adopted", ("torch", "torchvision"), {}),
+    Peer("evenkeel-fused", "_network", "fused", ("torch", "torchvision"), {}),
 )
