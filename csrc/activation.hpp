@@ -108,6 +108,21 @@ struct Hardswish {
   }
 };
 
+struct Elu {
+  double alpha;
+
+  template <class V>
+  V value(V z) const {
+    const V bent = exponential_less_one(z) * Element<V>(alpha);
+    return z <= splat<V>(0) ? bent : z;
+  }
+  template <class V>
+  V gradient(V dy, V z) const {
+    const V bent = dy * (exponential(z) * Element<V>(alpha));
+    return z <= splat<V>(0) ? bent : dy;
+  }
+};
+
 // Calls visit(functor) for the activation of the job.
 template <class Visit>
 inline void with_activation(const Job& job, const Visit& visit) {
@@ -119,6 +134,7 @@ inline void with_activation(const Job& job, const Visit& visit) {
     case Activation::silu: return visit(Silu{});
     case Activation::gelu: return visit(Gelu{});
     case Activation::hardswish: return visit(Hardswish{});
+    case Activation::elu: return visit(Elu{job.parameter});
   }
 }
 

@@ -184,7 +184,7 @@ def test_moments_survive_blocks_that_lie_far_apart(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["silu", "gelu"])
+@pytest.mark.parametrize("name", ["silu", "gelu", "elu"])
 def test_smooth_activations_are_right_at_every_size(
     name: str, dtype: torch.dtype, isa: str
 ) -> None:
@@ -194,8 +194,8 @@ def test_smooth_activations_are_right_at_every_size(
     one = torch.ones(1, dtype=dtype)
     norm = Norm(0 * one, 0 * one, one, None, None, 0.0, Activation.parse(name))
     got = load("cpu").normalize(z.view(1, 1, -1), norm).flatten().double()
-    if name == "silu":
-        exact = torch.nn.functional.silu(z.double())
+    if name in {"silu", "elu"}:
+        exact = getattr(torch.nn.functional, name)(z.double())
     else:
         exact = z.double() * (0.5 * torch.special.erfc(-z.double() / math.sqrt(2)))
     unit = torch.finfo(dtype).eps / 2

@@ -9,7 +9,8 @@ Conventions that hold for every verb:
 
 * ``x``, ``dy`` and ``residual`` are torch tensors on the canonical view ``(N, C, S)``, of one
   floating dtype (float16, bfloat16, float32, float64), on one device, with any strides,
-  possibly of size zero, their values in memory (no lazy negation). Nothing is written into them.
+  possibly of size zero, their values in memory (no lazy negation). Nothing is written into them,
+  but for ``out`` of ``forward``.
 * A result of shape ``(N, C, S)`` is a new tensor ``torch.empty_like(x)``: the same dtype and,
   for dense inputs, the same strides.
 * The *accumulation dtype* is float64 for float64 inputs and float32 for all others. All
@@ -152,8 +153,12 @@ class Provider(Protocol):
         activation: Activation = IDENTITY,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
-        """``moments`` and ``normalize`` in one."""
+        """``moments`` and ``normalize`` in one.
+
+        With ``out``, a dense tensor like ``x`` or ``x`` itself, y is written there and is ``out``.
+        """
         ...
 
     def backward(

@@ -23,11 +23,13 @@ class Composed(Provider):
         activation: Activation = IDENTITY,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
         """`moments`, then `normalize`."""
         moments = self.moments(x, mask)
         norm = Norm(*moments[1:], weight, bias, eps, activation)
-        return self.normalize(x, norm, residual, mask), moments
+        y = self.normalize(x, norm, residual, mask)
+        return (y if out is None else out.copy_(y)), moments
 
     def backward(
         self,

@@ -189,11 +189,16 @@ class CpuProvider:
         activation: Activation = IDENTITY,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
-        """`moments` and `normalize` with a channel's values in cache between the passes."""
+        """`moments` and `normalize` with a channel's values in cache between the passes.
+
+        Each pass reads an element before it writes that element, and a channel's moments are
+        complete before its first output: y may take the memory of x.
+        """
         code = _type(x)
         moments = _new_moments(x, mask)
-        y = torch.empty_like(x)
+        y = torch.empty_like(x) if out is None else out
         residual = _maybe_like(residual, x, "residual")
         norm = Norm(*moments[1:], weight, bias, eps, activation)
         _extension.forward(

@@ -187,6 +187,14 @@ def _forward(provider: Provider, judge: _Judge) -> Iterator[Failure]:
     y, moments = provider.forward(i.x, i.weight, i.bias, i.eps, i.activation, i.residual, i.mask)
     yield from judge.moments("forward", moments)
     yield from judge.output("forward", y)
+    own = torch.empty_like(i.x).copy_(i.x)
+    y, moments = provider.forward(
+        own, i.weight, i.bias, i.eps, i.activation, i.residual, i.mask, out=own
+    )
+    yield from judge.moments("forward in place", moments)
+    yield from judge.output("forward in place", y)
+    if y.data_ptr() != own.data_ptr():
+        yield judge.fail("forward in place", "y", "is not in the memory of out")
 
 
 def _backward(provider: Provider, judge: _Judge) -> Iterator[Failure]:
