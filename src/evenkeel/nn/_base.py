@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import (
 from torch.nn.parameter import is_lazy
 
 from evenkeel.errors import TransformError, explain
+from evenkeel.kernels import Moments
 from evenkeel.nn import _checks
 from evenkeel.nn._composite import normalize_running
 from evenkeel.nn._statistics import (
@@ -197,9 +198,7 @@ class NormCore(_NormBase):
         _checks.check_eps(self.eps, label)
         if not jit_tracing():
             _checks.check_enough_values(x, label)
-        y, moments = normalize_batch(
-            x, self.weight, self.bias, self.eps, self.activation, residual, mask
-        )
+        y, moments = self._normalize_batch(x, residual, mask)
         mean, var = self.running_mean, self.running_var
         if self.training and self.track_running_stats and mean is not None and var is not None:
             with torch.no_grad():
@@ -209,6 +208,13 @@ class NormCore(_NormBase):
         elif self._rule().nonfinite == "raise":
             refuse_nonfinite(moments, label)
         return y
+
+    def _normalize_batch(
+        self, x: Tensor, residual: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Moments]:
+        return normalize_batch(
+            x, self.weight, self.bias, self.eps, self.activation, residual, mask
+        )
 
     def _rule(self) -> Rule:
         if is_strict():
