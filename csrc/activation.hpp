@@ -48,6 +48,15 @@ struct LeakyRelu {
   }
 };
 
+// Where x holds its output y: undo(y) is z.
+struct LeakyReluUndone : LeakyRelu {
+  template <class V>
+  V undo(V y) const {
+    const V bent = y * Element<V>(1.0 / slope);
+    return y > splat<V>(0) ? y : bent;
+  }
+};
+
 template <class V>
 inline V clamp6(V z) {
   const V zero = splat<V>(0), six = splat<V>(6);
@@ -135,6 +144,7 @@ inline void with_activation(const Job& job, const Visit& visit) {
     case Activation::gelu: return visit(Gelu{});
     case Activation::hardswish: return visit(Hardswish{});
     case Activation::elu: return visit(Elu{job.parameter});
+    case Activation::leaky_relu_undone: return visit(LeakyReluUndone{{job.parameter}});
   }
 }
 

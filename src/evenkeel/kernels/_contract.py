@@ -153,6 +153,7 @@ class Provider(Protocol):
         activation: Activation = IDENTITY,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
         out: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
         """``moments`` and ``normalize`` in one.
@@ -168,6 +169,13 @@ class Provider(Protocol):
         norm: Norm,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        undo: bool = False,
     ) -> tuple[Tensor, Sums, Tensor | None]:
-        """``backward_reduce`` and ``backward_input`` in one: dx, the sums, d residual."""
+        """``backward_reduce`` and ``backward_input`` in one: dx, the sums, d residual.
+
+        With ``undo``, ``x`` holds the output of ``norm.activation``, which is the identity or a
+        leaky ReLU of positive slope, without a residual. Its argument z then stands everywhere
+        for x, and is where dz is taken; ``norm.bias`` is not used.
+        """
         ...

@@ -13,7 +13,6 @@ from torch.nn.modules.batchnorm import (
 from torch.nn.parameter import is_lazy
 
 from evenkeel.errors import TransformError, explain
-from evenkeel.kernels import Moments
 from evenkeel.nn import _checks
 from evenkeel.nn._composite import normalize_running
 from evenkeel.nn._statistics import (
@@ -34,6 +33,8 @@ from evenkeel.spec import IDENTITY, Activation
 
 if TYPE_CHECKING:
     from torch.fx import Proxy
+
+    from evenkeel.kernels import Moments
 
 Init = float | Callable[[Tensor], object]
 
@@ -212,9 +213,7 @@ class NormCore(_NormBase):
     def _normalize_batch(
         self, x: Tensor, residual: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Moments]:
-        return normalize_batch(
-            x, self.weight, self.bias, self.eps, self.activation, residual, mask
-        )
+        return normalize_batch(x, self.weight, self.bias, self.eps, self.activation, residual, mask)
 
     def _rule(self) -> Rule:
         if is_strict():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import Tensor, fx
 
-from evenkeel.kernels import Moments
 from evenkeel.nn import _inplace
 from evenkeel.nn._base import Extras, NormCore, leaf_call
 from evenkeel.spec import Activation
+
+if TYPE_CHECKING:
+    from evenkeel.kernels import Moments
 
 
 class _BatchNormAct(NormCore):

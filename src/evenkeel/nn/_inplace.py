@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from evenkeel.errors import InputError, TransformError, explain
 from evenkeel.kernels import Moments, Norm, select
@@ -29,13 +28,13 @@ from evenkeel.nn._torch_state import (
     owns_dense_memory,
     transforms_active,
 )
+from evenkeel.spec import IDENTITY, Activation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from evenkeel.kernels import Provider
     from evenkeel.nn._checks import Name
-    from evenkeel.spec import Activation
 
 _INVERTIBLE: Final = ("identity", "leaky_relu", "elu")
 _PLAIN: Final = (Tensor, torch.nn.Parameter)
@@ -141,8 +140,9 @@ def _check_scale(
             asked=f"{layer()}: inplace=True, a backward pass from the output alone",
             got=f"weight {float(weight[channel]):.3g} beside bias {float(offset[channel]):.3g} in "
             f"channel {channel}" + (f", and {others} more channels like it" if others else ""),
-            why=f"dividing by a weight below {float(limit[channel]):.3g} there loses more than half of the digits "
-            f"of a {str(dtype).removeprefix('torch.')} output (docs/numerics.md, section 10)",
+            why=f"dividing by a weight below {float(limit[channel]):.3g} there loses more than "
+            f"half of the digits of a {str(dtype).removeprefix('torch.')} output "
+            "(docs/numerics.md, section 10)",
             do="set layer.inplace = False; x and the statistics are as they were",
         )
     )
@@ -166,8 +166,8 @@ class _Train(torch.autograd.Function):
         """Output, which is x, then count, mean, mean_lo and var."""
         ctx.settings = eps, activation, provider, layer
         own = canonical(x)
-        affine = in_memory(weight, bias)
-        moments, kept = _overwrite(own, *affine, eps, activation, _positions(mask), provider)
+        gamma, beta = in_memory(weight, bias)
+        moments, kept = _overwrite(own, gamma, beta, eps, activation, _positions(mask), provider)
         if own.data_ptr() != x.data_ptr():  # a copy: the strides of x do not collapse
             x.copy_(own.view(x.shape))
         ctx.mark_dirty(x)
@@ -183,14 +183,17 @@ class _Train(torch.autograd.Function):
             raise TransformError(_only_once(layer))
         y, weight, bias, mask, var, *kept = ctx.saved_tensors
         dy, y, weight, bias = in_memory(gradients[0], y, weight, bias)
-        dz, z = _before_activation(canonical(dy), canonical(y), activation, kept)
+        dy, z = canonical(dy), canonical(y)
+        if kept:
+            dy, z = _before_elu(dy, z, activation.parameter, *kept)
+            activation = IDENTITY
         gamma = torch.ones_like(var) if weight is None else weight.to(var.dtype)
         beta = torch.zeros_like(var) if bias is None else bias.to(var.dtype)
         # A batch of mean beta and variance gamma^2: its xhat is ours but for the sign of gamma,
         # and its dx is gamma inv_std (...), eq. (10), with this weight.
         scale = gamma * (var + eps).rsqrt() * gamma.abs()
-        norm = Norm(beta, torch.zeros_like(var), gamma.square(), scale, None, 0.0)
-        dx, sums, _ = provider.backward(dz, z, norm, None, _positions(mask))
+        norm = Norm(beta, torch.zeros_like(var), gamma.square(), scale, None, 0.0, activation)
+        dx, sums, _ = provider.backward(dy, z, norm, None, _positions(mask), undo=True)
         return (
             dx.to(y.dtype).view(y.shape),
             None if weight is None else (sums.dz_xhat * gamma.sign()).to(weight.dtype),
@@ -236,21 +239,15 @@ def _saturated(x: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
     return places.to(torch.int32) if x.numel() < 2**31 else places, z
 
 
-def _before_activation(
-    dy: Tensor, y: Tensor, activation: Activation, kept: Sequence[Tensor]
+def _before_elu(
+    dy: Tensor, y: Tensor, alpha: float, places: Tensor, kept: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradient dz and value z at the argument of the activation, in the accumulation dtype."""
-    if activation.name == "identity":
-        return dy, y
-    acc, parameter = _accumulation(y.dtype), activation.parameter
-    dy, y = dy.to(acc), y.to(acc)
-    if activation.name == "leaky_relu":
-        dz = torch.ops.aten.leaky_relu_backward(dy, y, parameter, False)
-        return dz, F.leaky_relu(y, 1 / parameter)
-    places, values = kept
-    z = torch.where(y > 0, y, torch.log1p(y / parameter))
-    z[torch.unravel_index(places, z.shape)] = values
-    return torch.ops.aten.elu_backward(dy, parameter, 1.0, 1.0, False, z), z
+    """Gradient dz and value z at the argument of elu, in the accumulation dtype."""
+    dy, y = dy.to(kept.dtype), y.to(kept.dtype)
+    z = y.div(alpha).log1p_()
+    torch.where(y > 0, y, z, out=z)
+    z[torch.unravel_index(places, z.shape)] = kept
+    return torch.ops.aten.elu_backward(dy, alpha, 1.0, 1.0, is_result=False, self_or_result=z), z
 
 
 def _accumulation(dtype: torch.dtype) -> torch.dtype:

@@ -46,7 +46,7 @@ def checkpointing() -> bool:
 
     It is known by its hook, which may have others above it.
     """
-    autograd: Any = torch._C._autograd
+    autograd: Any = torch._C._autograd  # pyright: ignore[reportAttributeAccessIssue] - no stub
     top = autograd._top_saved_tensors_default_hooks(True)
     if top is None:
         return False

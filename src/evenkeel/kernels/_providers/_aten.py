@@ -126,8 +126,12 @@ class AtenProvider(Composed):
         norm: Norm,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        undo: bool = False,
     ) -> tuple[Tensor, Sums, Tensor | None]:
         """`backward_reduce`, then `backward_input`, on one xhat and one dz."""
+        if undo:
+            return self._backward_undone(dy, x, norm, mask)
         xhat = _xhat(x, norm)
         dz = _dz(dy, xhat, norm, residual, mask)
         sums = _sums(dz, _kept(xhat, _spread(mask)))

@@ -39,6 +39,8 @@ ISA_VARIABLE: Final = "EVENKEEL_ISA"
 _TYPES: Final = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 _SERVED: Final = tuple(str(dtype).removeprefix("torch.") for dtype in _TYPES)
 _ACTIVATIONS: Final = {name: code for code, name in enumerate(ACTIVATIONS)}
+#: The same for a backward pass from their output.
+_UNDONE: Final = {"identity": _ACTIVATIONS["identity"], "leaky_relu": len(ACTIVATIONS)}
 
 
 class CpuProvider:
@@ -189,6 +191,7 @@ class CpuProvider:
         activation: Activation = IDENTITY,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
         out: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
         """`moments` and `normalize` with a channel's values in cache between the passes.
@@ -220,6 +223,8 @@ class CpuProvider:
         norm: Norm,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        undo: bool = False,
     ) -> tuple[Tensor, Sums, Tensor | None]:
         """`backward_reduce` and `backward_input`, with the values in cache between the passes."""
         code = _type(x)
@@ -232,7 +237,7 @@ class CpuProvider:
             x.shape,
             _view(dy),
             _view(x),
-            _norm(norm, x),
+            _norm(norm, x, _UNDONE if undo else _ACTIVATIONS),
             _count(x, mask),
             _maybe_view(residual),
             _mask(mask, x),
@@ -305,7 +310,7 @@ def _channels(values: Tensor, x: Tensor, name: str) -> _Ints:
     return (values.data_ptr(), _TYPES[values.dtype], values.stride(0))
 
 
-def _norm(norm: Norm, x: Tensor) -> _NormArgument:
+def _norm(norm: Norm, x: Tensor, codes: dict[str, int] = _ACTIVATIONS) -> _NormArgument:
     return (
         _channels(norm.mean, x, "mean"),
         _channels(norm.mean_lo, x, "mean_lo"),
@@ -313,7 +318,7 @@ def _norm(norm: Norm, x: Tensor) -> _NormArgument:
         None if norm.weight is None else _channels(norm.weight, x, "weight"),
         None if norm.bias is None else _channels(norm.bias, x, "bias"),
         norm.eps,
-        _ACTIVATIONS[norm.activation.name],
+        codes[norm.activation.name],
         norm.activation.parameter,
     )
 
