@@ -25,12 +25,13 @@ class _BatchNormAct(NormCore):
         activation: a name ("identity", "relu", "leaky_relu", "relu6", "silu", "gelu",
             "hardswish", "elu"), or ``(name, parameter)`` such as ``("leaky_relu", 0.2)``.
         inplace: overwrite the input with the output, and recompute from the output what the
-            backward pass needs. For "identity", "leaky_relu" and "elu" without a residual.
+            backward pass needs; for "identity", "leaky_relu" and "elu", without a residual.
             The output is all that is saved, and the next layer saves that anyway: half of what
-            norm and activation save otherwise. It applies in training, where a graph is
-            recorded; when compiling, under transforms and checkpoints, and for views, the input
-            is left as it is, with the same numbers. Gradients are as exact as y has digits,
-            less those that a small weight costs (docs/numerics.md, section 10).
+            norm and activation save otherwise. Nobody else may use the input, or overwrite the
+            output. It applies in training where a graph is recorded; when compiling, under
+            transforms and checkpoints, and for views the input is left as it is, with the same
+            numbers. Gradients are as exact as y has digits, less those that a small weight
+            costs (docs/numerics.md, section 10).
 
     Raises:
         InputError: the activation is unknown, or cannot be undone in place; in place, a residual,

@@ -8,6 +8,7 @@ section 10.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import sqrt
 from typing import TYPE_CHECKING, Any, Final
 
@@ -114,34 +115,37 @@ def normalize_batch(
     return y, Moments(*moments)
 
 
-def smallest_scale(dtype: torch.dtype, bias: Tensor, activation: Activation) -> Tensor:
-    """The least |gamma| from which xhat comes back with half of the digits of ``dtype``."""
-    acc = torch.finfo(_accumulation(dtype))
-    finfo = torch.finfo(dtype)
+@lru_cache
+def _limits(dtype: torch.dtype, activation: Activation) -> tuple[float, float]:
+    """Least |gamma|, as a multiple of |beta| and as such, that leaves half of the digits of y."""
+    acc, finfo = torch.finfo(_accumulation(dtype)), torch.finfo(dtype)
     root = sqrt(finfo.eps / 2)
     slope = min(activation.parameter, 1.0) if activation.name == "leaky_relu" else 1.0
     # Below the normal numbers y is rounded absolutely; gamma^2 has to be a normal number.
-    return root * bias.abs() + max(root * finfo.tiny / slope, 2 * sqrt(acc.tiny))
+    return root, max(root * finfo.tiny / slope, 2 * sqrt(acc.tiny))
 
 
 def _check_scale(
     dtype: torch.dtype, weight: Tensor, bias: Tensor | None, activation: Activation, layer: Name
 ) -> None:
+    """Raise InputError where a weight is too close to zero to divide by."""
+    root, floor = _limits(dtype, activation)
     weight = weight.detach().to(_accumulation(dtype))
-    offset = torch.zeros_like(weight) if bias is None else bias.detach().to(weight.dtype)
-    limit = smallest_scale(dtype, offset, activation)
-    enough = weight.abs() >= limit
-    if bool(enough.all()):
+    margin = weight.abs()
+    if bias is not None:
+        margin = torch.sub(margin, bias.detach().abs(), alpha=root)
+    if float(margin.min()) >= floor:
         return
-    channel = int((~enough).nonzero()[0])
-    others = int((~enough).sum()) - 1
+    bad = (~(margin >= floor)).nonzero().flatten().tolist()
+    worst = bad[0]
+    offset = 0.0 if bias is None else float(bias.detach()[worst])
     raise InputError(
         explain(
             asked=f"{layer()}: inplace=True, a backward pass from the output alone",
-            got=f"weight {float(weight[channel]):.3g} beside bias {float(offset[channel]):.3g} in "
-            f"channel {channel}" + (f", and {others} more channels like it" if others else ""),
-            why=f"dividing by a weight below {float(limit[channel]):.3g} there loses more than "
-            f"half of the digits of a {str(dtype).removeprefix('torch.')} output "
+            got=f"weight {float(weight[worst]):.3g} beside bias {offset:.3g} in channel {worst}"
+            + (f", and {len(bad) - 1} more channels like it" if len(bad) > 1 else ""),
+            why=f"dividing by a weight below {root * abs(offset) + floor:.3g} there loses more "
+            f"than half of the digits of a {str(dtype).removeprefix('torch.')} output "
             "(docs/numerics.md, section 10)",
             do="set layer.inplace = False; x and the statistics are as they were",
         )
@@ -187,12 +191,13 @@ class _Train(torch.autograd.Function):
         if kept:
             dy, z = _before_elu(dy, z, activation.parameter, *kept)
             activation = IDENTITY
+        zero = torch.zeros_like(var)
         gamma = torch.ones_like(var) if weight is None else weight.to(var.dtype)
-        beta = torch.zeros_like(var) if bias is None else bias.to(var.dtype)
+        beta = zero if bias is None else bias.to(var.dtype)
         # A batch of mean beta and variance gamma^2: its xhat is ours but for the sign of gamma,
         # and its dx is gamma inv_std (...), eq. (10), with this weight.
         scale = gamma * (var + eps).rsqrt() * gamma.abs()
-        norm = Norm(beta, torch.zeros_like(var), gamma.square(), scale, None, 0.0, activation)
+        norm = Norm(beta, zero, gamma.square(), scale, None, 0.0, activation)
         dx, sums, _ = provider.backward(dy, z, norm, None, _positions(mask), undo=True)
         return (
             dx.to(y.dtype).view(y.shape),

@@ -63,7 +63,7 @@ def owns_dense_memory(x: Tensor) -> bool:
     """Whether writing into x changes x alone: no view, no inference tensor, no gaps or overlaps."""
     if x._is_view() or x.is_inference() or x._is_zerotensor():
         return False
-    return torch.empty_like(x, device="meta").stride() == x.stride()
+    return x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride()
 
 
 def path_from_caller(layer: torch.nn.Module) -> str | None:
