@@ -109,8 +109,7 @@ def normalize_batch(
     check_invertible(activation, layer)
     if x.is_leaf and x.requires_grad:
         raise InputError(_leaf(x, layer))
-    if weight is not None:
-        _check_scale(x.dtype, weight, bias, activation, layer)
+    _check_scale(x.dtype, weight, bias, activation, layer)
     y, *moments = _Train.apply(x, weight, bias, mask, eps, activation, select(x), layer)
     return y, Moments(*moments)
 
@@ -126,9 +125,17 @@ def _limits(dtype: torch.dtype, activation: Activation) -> tuple[float, float]:
 
 
 def _check_scale(
-    dtype: torch.dtype, weight: Tensor, bias: Tensor | None, activation: Activation, layer: Name
+    dtype: torch.dtype,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    activation: Activation,
+    layer: Name,
 ) -> None:
     """Raise InputError where a weight is too close to zero to divide by."""
+    if weight is None:
+        if bias is None:
+            return
+        weight = torch.ones_like(bias)
     root, floor = _limits(dtype, activation)
     weight = weight.detach().to(_accumulation(dtype))
     margin = weight.abs()

@@ -166,4 +166,15 @@ class MomentsOfTheOutput(Known):
         return y, moments if out is None else self.moments(out, mask)
 
 
+class DefaultSlopeUndone(Known):
+    """A leaky ReLU is undone with the default slope."""
+
+    harm = "wrong gradients of an in-place layer with any other slope"
+
+    def _backward_undone(self, dy, y, norm, mask):
+        if norm.activation.name == "leaky_relu":
+            norm = norm._replace(activation=type(norm.activation)("leaky_relu", 0.01))
+        return super()._backward_undone(dy, y, norm, mask)
+
+
 KNOWN_FAULTS: tuple[type[Fault], ...] = tuple(Known.__subclasses__())

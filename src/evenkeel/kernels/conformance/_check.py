@@ -14,6 +14,7 @@ from evenkeel import reference
 from evenkeel.kernels._contract import Moments, Norm, Sums
 from evenkeel.kernels._providers._reference import exact, moments_in, moments_out, sums_out
 from evenkeel.kernels.conformance._law import Law, law_of
+from evenkeel.spec import IDENTITY, Activation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,6 +213,18 @@ def _backward(provider: Provider, judge: _Judge) -> Iterator[Failure]:
     yield from judge.gradients("backward", dx, dresidual, training=True)
 
 
+def _backward_undone(provider: Provider, judge: _Judge) -> Iterator[Failure]:
+    """From y of a leaky ReLU of slope 1/2, made so that z is x, and dz is dy, without rounding."""
+    i, dy = judge.inputs, judge.law.dy_tensor
+    if i.residual is not None or i.activation != IDENTITY:
+        return
+    y, dy = torch.where(i.x > 0, i.x, i.x / 2), torch.where(i.x > 0, dy, dy * 2)
+    norm = _own_norm(provider, i)._replace(activation=Activation("leaky_relu", 0.5))
+    dx, sums, dresidual = provider.backward(dy, y, norm, None, i.mask, undo=True)
+    yield from judge.sums("backward, undone", sums)
+    yield from judge.gradients("backward, undone", dx, dresidual, training=True)
+
+
 def _own_norm(provider: Provider, i: Inputs) -> Norm:
     """The statistics as the provider itself would save them for its backward pass."""
     return Norm(*provider.moments(i.x, i.mask)[1:], i.weight, i.bias, i.eps, i.activation)
@@ -240,7 +253,12 @@ def _merge(provider: Provider, judge: _Judge) -> Iterator[Failure]:
         yield from judge.within("merge", "var", got.var, want.var, law.var_bound)
 
 
-_VERBS: Final = {"forward": _forward, "backward": _backward, "merge": _merge}
+_VERBS: Final = {
+    "forward": _forward,
+    "backward": _backward,
+    "backward, undone": _backward_undone,
+    "merge": _merge,
+}
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:
