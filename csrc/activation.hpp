@@ -48,6 +48,15 @@ struct LeakyRelu {
   }
 };
 
+// Where x holds its output y: undo(y) is z.
+struct LeakyReluUndone : LeakyRelu {
+  template <class V>
+  V undo(V y) const {
+    const V bent = y * Element<V>(1.0 / slope);
+    return y > splat<V>(0) ? y : bent;
+  }
+};
+
 template <class V>
 inline V clamp6(V z) {
   const V zero = splat<V>(0), six = splat<V>(6);
@@ -108,6 +117,21 @@ struct Hardswish {
   }
 };
 
+struct Elu {
+  double alpha;
+
+  template <class V>
+  V value(V z) const {
+    const V bent = exponential_less_one(z) * Element<V>(alpha);
+    return z <= splat<V>(0) ? bent : z;
+  }
+  template <class V>
+  V gradient(V dy, V z) const {
+    const V bent = dy * (exponential(z) * Element<V>(alpha));
+    return z <= splat<V>(0) ? bent : dy;
+  }
+};
+
 // Calls visit(functor) for the activation of the job.
 template <class Visit>
 inline void with_activation(const Job& job, const Visit& visit) {
@@ -119,6 +143,8 @@ inline void with_activation(const Job& job, const Visit& visit) {
     case Activation::silu: return visit(Silu{});
     case Activation::gelu: return visit(Gelu{});
     case Activation::hardswish: return visit(Hardswish{});
+    case Activation::elu: return visit(Elu{job.parameter});
+    case Activation::leaky_relu_undone: return visit(LeakyReluUndone{{job.parameter}});
   }
 }
 

@@ -34,15 +34,13 @@ EVENKEEL_NOINLINE void input_spans(const Terms<Real<T>>& terms,
                                    const Span<T>* spans, Index number, bool constant) {
   for (const Span<T>* one = spans; one < spans + number; ++one) {
     const Span<T> span = *one;
-    const Centre<T, Access> centre(terms, span.lane);
-    const Affine<T, Access> affine(terms, span.lane);
+    const Upstream<T, Access, Act> upstream(terms, act, span.lane);
     const Access<Real<T>> offset(gradient.offset, span.lane), slope(gradient.slope, span.lane);
     for_vectors<Real<T>>(span.count, [=]<class V>(Index i, auto part) {
-      const V centred = centre.template at<V>(i, span, part);
-      const V z = affine.template at<V>(i, centred, span, part);
-      const V dz = act.gradient(load<V>(span.dy + i, part), z);
+      V centred, dz;
+      upstream.template at<V>(i, span, part, centred, dz);
       const V all = madd(slope.template at<V>(i), centred, dz + offset.template at<V>(i));
-      store(affine.scale.template at<V>(i) * (constant ? dz : all), span.out + i, part);
+      store(upstream.affine.scale.template at<V>(i) * (constant ? dz : all), span.out + i, part);
       if (span.dresidual != nullptr) store(dz, span.dresidual + i, part);
     });
   }

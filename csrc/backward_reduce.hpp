@@ -26,13 +26,11 @@ EVENKEEL_NOINLINE void reduce_spans(const Terms<Real<T>>& terms, const Act& act,
                                     const Span<T>* spans, Index number,
                                     BlockSums<Access, Real<T>>& sums) {
   const Index lane = spans->lane;
-  const Centre<T, Access> centre(terms, lane);
-  const Affine<T, Access> affine(terms, lane);
+  const Upstream<T, Access, Act> upstream(terms, act, lane);
   const Access<Real<T>> inv_std(terms.inv_std, lane), shift(terms.shift, lane);
   sums.add(spans, number, [=]<class V>(Index i, const Span<T>& span, auto part) {
-    const V centred = centre.template at<V>(i, span, part);
-    const V z = affine.template at<V>(i, centred, span, part);
-    const V dz = act.gradient(load<V>(span.dy + i, part), z);
+    V centred, dz;
+    upstream.template at<V>(i, span, part, centred, dz);
     return Addends<V>{dz, dz, madd(centred, inv_std.template at<V>(i), shift.template at<V>(i))};
   });
 }

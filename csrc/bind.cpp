@@ -209,7 +209,8 @@ Tensors backward_input(nb::handle dy, nb::handle x, Tensors norm, Index activati
 }
 
 Tensors forward(nb::handle x, nb::handle weight, nb::handle bias, double eps, Index activation,
-                  double parameter, nb::handle residual, nb::handle mask, bool copied, Index threads) {
+                double parameter, nb::handle residual, nb::handle mask, nb::handle out, bool copied,
+                Index threads) {
   Call job(x, mask, copied);
   job.set_affine(weight, bias);
   job.eps = eps;
@@ -222,7 +223,8 @@ Tensors forward(nb::handle x, nb::handle weight, nb::handle bias, double eps, In
   job.mean = mean.channels();
   job.mean_lo = mean_lo.channels();
   job.var = var.channels();
-  Result y = like(x);
+  job.source(out, "out");  // refuses what is not like x
+  Result y = out.is_none() ? like(x) : Result(nb::borrow(out));
   job.y = y.target();
   unlocked(evenkeel::run_forward, job, threads);
   return tensors(y.object, mean.object, mean_lo.object, var.object);
@@ -293,7 +295,8 @@ NB_MODULE(_cpu, m) {
         "parameter"_a, "residual"_a.none(), "mask"_a.none(), "dz"_a.none(), "dz_xhat"_a.none(),
         "count"_a, "copied"_a, "threads"_a);
   m.def("forward", &forward, "x"_a, "weight"_a.none(), "bias"_a.none(), "eps"_a, "activation"_a,
-        "parameter"_a, "residual"_a.none(), "mask"_a.none(), "copied"_a, "threads"_a);
+        "parameter"_a, "residual"_a.none(), "mask"_a.none(), "out"_a.none(), "copied"_a,
+        "threads"_a);
   m.def("backward", &backward, "dy"_a, "x"_a, "norm"_a, "activation"_a, "parameter"_a,
         "residual"_a.none(), "mask"_a.none(), "count"_a, "copied"_a, "threads"_a);
   m.def("enter", &enter, "running_mean"_a, "running_var"_a, "batches"_a.none(), "mean"_a, "var"_a,

@@ -9,7 +9,17 @@ using Index = std::int64_t;
 
 enum class DType : Index { f16, bf16, f32, f64 };
 
-enum class Activation : Index { identity, relu, leaky_relu, relu6, silu, gelu, hardswish };
+enum class Activation : Index {
+  identity,
+  relu,
+  leaky_relu,
+  relu6,
+  silu,
+  gelu,
+  hardswish,
+  elu,
+  leaky_relu_undone,  // backward only: x holds the output of a leaky ReLU, z takes its place
+};
 
 // A tensor on the canonical view (N, C, S); strides count elements, data may be null (absent).
 struct Source {

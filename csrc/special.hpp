@@ -14,7 +14,7 @@ inline V polynomial(V x, const Element<V> (&c)[n]) {
   return sum;
 }
 
-// Constants by type. `exp`: polynomial for e^r on |r| <= ln(2)/2. `tail`: polynomial for
+// Constants by type. `exp`: polynomial for (e^r - 1) / r on |r| <= ln(2)/2. `tail`: polynomial for
 // (1 + 2x) erfc(x) e^(x^2) / 2, x >= 0, in t = (x - 3) / (x + 3). Both interpolate at Chebyshev
 // nodes, with relative errors of 2e-17 and 2e-16, or of 2e-10 and 7e-9 for float.
 template <class E>
@@ -28,7 +28,6 @@ struct Constants<double> {
   static constexpr double low = -708.0, high = 709.0;
   static constexpr double ln2_hi = 0x1.62e42fee00000p-1, ln2_lo = 0x1.a39ef35793c76p-33;
   static constexpr double exp[] = {
-      1.0,
       1.0,
       0.5000000000000019,
       0.1666666666666668,
@@ -60,8 +59,8 @@ struct Constants<float> {
   static constexpr float round = 0x1.8p23f;
   static constexpr float low = -87.0f, high = 88.0f;
   static constexpr float ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f;
-  static constexpr float exp[] = {1.0f,          1.0f,           0.500000011f,  0.166666668f,
-                                  0.0416662165f, 0.00833328334f, 0.0013948698f, 0.000199077022f};
+  static constexpr float exp[] = {1.0f,          0.500000011f,   0.166666668f,   0.0416662165f,
+                                  0.00833328334f, 0.0013948698f, 0.000199077022f};
   static constexpr float tail[] = {
       0.626504028f,    -0.06781055f,    -0.0237810781f,  0.0648223605f,
       -0.0596376407f,  0.0341565984f,   -0.0118817799f,  0.00125338934f,
@@ -78,22 +77,43 @@ inline V scale(V p, V t) {
   return copy_bits<V>(copy_bits<Bits>(p) + (copy_bits<Bits>(t) << Constants<Element<V>>::mantissa));
 }
 
-// e^x = 2^k e^r with k = round(x / ln 2); 0 below the normal numbers, Inf above, NaN stays.
+// x = k ln 2 + r with k = round(x / ln 2), for x within the range of e^x, or the nearest such x.
+template <class V>
+struct Reduced {
+  V t, r;  // k in the low bits of t
+
+  explicit Reduced(V x) {
+    using C = Constants<Element<V>>;
+    const V low = splat<V>(C::low), high = splat<V>(C::high);
+    const V above = x < low ? low : x;
+    const V clamped = above > high ? high : above;
+    t = madd(clamped, splat<V>(Element<V>(1.4426950408889634)), splat<V>(C::round));
+    const V k = t - C::round;
+    r = madd(k, splat<V>(-C::ln2_hi), clamped);
+    r = madd(k, splat<V>(-C::ln2_lo), r);
+  }
+};
+
+// e^x = 2^k e^r; 0 below the normal numbers, Inf above, NaN stays.
 template <class V>
 inline V exponential(V x) {
   using E = Element<V>;
   using C = Constants<E>;
-  const V low = splat<V>(C::low), high = splat<V>(C::high);
-  const V above = x < low ? low : x;
-  const V clamped = above > high ? high : above;
-  const V t = madd(clamped, splat<V>(E(1.4426950408889634)), splat<V>(C::round));
-  const V k = t - C::round;
-  V r = madd(k, splat<V>(-C::ln2_hi), clamped);
-  r = madd(k, splat<V>(-C::ln2_lo), r);
-  V result = scale(polynomial(r, C::exp), t);
-  result = x < low ? splat<V>(E(0)) : result;
-  result = x > high ? splat<V>(E(HUGE_VAL)) : result;
+  const Reduced<V> reduced(x);
+  const V power = madd(polynomial(reduced.r, C::exp), reduced.r, splat<V>(E(1)));
+  V result = scale(power, reduced.t);
+  result = x < splat<V>(C::low) ? splat<V>(E(0)) : result;
+  result = x > splat<V>(C::high) ? splat<V>(E(HUGE_VAL)) : result;
   return x == x ? result : x;
+}
+
+// e^x - 1 = 2^k (e^r - 1) + (2^k - 1) for x <= 0, to a few roundings of itself also near 0.
+template <class V>
+inline V exponential_less_one(V x) {
+  const Reduced<V> reduced(x);
+  const V power = scale(splat<V>(1), reduced.t);
+  const V rest = polynomial(reduced.r, Constants<Element<V>>::exp) * reduced.r;
+  return madd(power, rest, power - Element<V>(1));
 }
 
 template <class V>

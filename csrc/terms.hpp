@@ -48,7 +48,12 @@ struct Centre {
 
   template <class V, class Part>
   V at(Index i, const Span<T>& span, Part part) const {
-    return keep(load<V>(span.x + i, part) - hi.template at<V>(i), part);
+    return of(i, load<V>(span.x + i, part), part);
+  }
+
+  template <class V, class Part>
+  V of(Index i, V x, Part part) const {
+    return keep(x - hi.template at<V>(i), part);
   }
 };
 
@@ -64,6 +69,31 @@ struct Affine {
   V at(Index i, V centred, const Span<T>& span, Part part) const {
     const V z = madd(centred, scale.template at<V>(i), bias.template at<V>(i));
     return span.residual == nullptr ? z : z + load<V>(span.residual + i, part);
+  }
+};
+
+// x - hi and dz, where the backward pass begins. An activation that can be undone finds its output
+// in x; then z stands in the place of x.
+template <class T, template <class> class Access, class Act>
+struct Upstream {
+  Centre<T, Access> centre;
+  Affine<T, Access> affine;
+  Act act;
+
+  Upstream(const Terms<Real<T>>& terms, const Act& activation, Index lane)
+      : centre(terms, lane), affine(terms, lane), act(activation) {}
+
+  template <class V, class Part>
+  void at(Index i, const Span<T>& span, Part part, V& centred, V& dz) const {
+    const V dy = load<V>(span.dy + i, part);
+    if constexpr (requires(V y) { act.undo(y); }) {
+      const V z = act.undo(load<V>(span.x + i, part));
+      centred = centre.template of<V>(i, z, part);
+      dz = act.gradient(dy, z);
+    } else {
+      centred = centre.template at<V>(i, span, part);
+      dz = act.gradient(dy, affine.template at<V>(i, centred, span, part));
+    }
   }
 };
 

@@ -192,6 +192,65 @@ def test_fused_verbs_equal_the_composition_to_the_last_bit(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(results[:half], results[half:], strict=True))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", THREADED)
+def test_y_in_the_memory_of_x_has_the_same_bits(
+    name: str, masked: bool, restore_threads: None
+) -> None:
+    torch.manual_seed(0)
+    x = THREADED[name]()
+    x = torch.empty_like(x).copy_(x)  # dense
+    weight, bias = torch.randn(2, x.shape[1])
+    mask = torch.rand(x.shape[0], x.shape[2]) < 0.8 if masked else None
+    how = weight, bias, 1e-5, Activation("elu", 1.0), None, mask
+    y, moments = load("cpu").forward(x, *how)
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        own = torch.empty_like(x).copy_(x)
+        got, own_moments = load("cpu").forward(own, *how, out=own)
+        assert got is own
+        assert torch.equal(own, y)
+        assert all(torch.equal(a, b) for a, b in zip(moments[1:], own_moments[1:], strict=True))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", THREADED)
+def test_backward_from_the_output(name: str, masked: bool, isa: str, restore_threads: None) -> None:
+    """Within the bound of the law with z for x, and the same bits on any number of threads."""
+    torch.manual_seed(0)
+    y = THREADED[name]()
+    dy = torch.empty_like(y).normal_()
+    mean, lo, weight = torch.randn(3, y.shape[1])
+    var = torch.rand(y.shape[1]) + 0.5
+    norm = Norm(mean, lo * 2**-26, var, weight, None, 0.0, Activation("leaky_relu", 0.2))
+    mask = torch.rand(y.shape[0], y.shape[2]) < 0.8 if masked else None
+    torch.set_num_threads(1)
+    dx, sums, dresidual = load("cpu").backward(dy, y, norm, None, mask, undo=True)
+    assert dresidual is None
+    for threads in (2, 3):
+        torch.set_num_threads(threads)
+        again, its_sums, _ = load("cpu").backward(dy, y, norm, None, mask, undo=True)
+        assert torch.equal(again, dx)
+        assert all(torch.equal(a, b) for a, b in zip(its_sums, sums, strict=True))
+    exact, exact_sums, _ = load("reference").backward(
+        dy.double(), y.double(), Norm(*(t.double() for t in norm[:4]), *norm[4:]), None, mask,
+        undo=True,
+    )  # fmt: skip
+    bent = torch.where(y > 0, 1.0, 0.2).double()
+    kept = torch.ones_like(bent) if mask is None else mask[:, None].double().expand(y.shape)
+    dz, z = (dy * bent).abs() * kept, y.double() / bent
+    xhat = ((z - mean[:, None]) / var.double().sqrt()[:, None]).abs() * kept
+    n, unit = kept[:, 0].sum(), 2.0**-24
+    assert ((sums.dz - exact_sums.dz).abs() <= 16 * unit * dz.sum((0, 2))).all()
+    shift = 16 * unit * dz.sum((0, 2)) * (mean.abs() / var.sqrt())  # rounding z moves xhat
+    of_weight = 16 * unit * (dz * xhat).sum((0, 2)) + shift
+    assert ((sums.dz_xhat - exact_sums.dz_xhat).abs() <= of_weight).all()
+    h = xhat.amax((0, 2)) + mean.abs() / var.sqrt()
+    size = dz.amax((0, 2)) + exact_sums.dz.abs() / n + h * exact_sums.dz_xhat.abs() / n
+    bound = 16 * unit * (weight.abs() / var.sqrt()) * (size + h * (dz * xhat).sum((0, 2)) / n)
+    assert ((dx - exact).abs() <= bound[:, None]).all()
+
+
 def test_exactly_one_openmp_runtime_is_loaded() -> None:
     done = _python(
         "from evenkeel.kernels import load\n"
@@ -259,7 +318,7 @@ def test_moments_survive_blocks_that_lie_far_apart(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["silu", "gelu"])
+@pytest.mark.parametrize("name", ["silu", "gelu", "elu"])
 def test_smooth_activations_are_right_at_every_size(
     name: str, dtype: torch.dtype, isa: str
 ) -> None:
@@ -269,8 +328,8 @@ def test_smooth_activations_are_right_at_every_size(
     one = torch.ones(1, dtype=dtype)
     norm = Norm(0 * one, 0 * one, one, None, None, 0.0, Activation.parse(name))
     got = load("cpu").normalize(z.view(1, 1, -1), norm).flatten().double()
-    if name == "silu":
-        exact = torch.nn.functional.silu(z.double())
+    if name in {"silu", "elu"}:
+        exact = getattr(torch.nn.functional, name)(z.double())
     else:
         exact = z.double() * (0.5 * torch.special.erfc(-z.double() / math.sqrt(2)))
     unit = torch.finfo(dtype).eps / 2

@@ -177,6 +177,7 @@ def test_fused_layer_equals_its_parts():
             "identity": torch.nn.Identity(), "relu": torch.nn.ReLU(),
             "leaky_relu": torch.nn.LeakyReLU(), "relu6": torch.nn.ReLU6(),
             "silu": torch.nn.SiLU(), "gelu": torch.nn.GELU(), "hardswish": torch.nn.Hardswish(),
+            "elu": torch.nn.ELU(),
         }[activation]  # fmt: skip
         for mode in (True, False):
             got = fused.train(mode)(x, residual=residual)

@@ -22,6 +22,7 @@ TORCH = {
     "silu": lambda z, _: F.silu(z),
     "gelu": lambda z, _: F.gelu(z),
     "hardswish": lambda z, _: F.hardswish(z),
+    "elu": F.elu,
 }
 POINTS = [-50.0, -6.0, -3.0, -1.0, -1e-300, -0.0, 0.0, 1e-300, 0.5, 3.0, 6.0, 50.0]
 # Float64 roundings of the longest formula, torch's and ours; all derivatives are below 1.2.
@@ -29,7 +30,10 @@ BOUND = 16 * 2.0**-53
 
 
 def parsed():
-    return [Activation.parse(name) for name in ACTIVATIONS] + [Activation("leaky_relu", -0.3)]
+    return [Activation.parse(name) for name in ACTIVATIONS] + [
+        Activation("leaky_relu", -0.3),
+        Activation("elu", 0.4),
+    ]
 
 
 def torch_both(z, activation):
@@ -51,7 +55,7 @@ def test_equals_torch_at_kinks_and_beyond(activation):
     got = reference.activation_gradient(z, activation)
     np.testing.assert_allclose(got, gradient, BOUND, atol=50 * BOUND)
     kinks = np.isin(z, [-3.0, 0.0, 3.0, 6.0])
-    if activation.name not in {"silu", "gelu"}:
+    if activation.name not in {"silu", "gelu", "elu"}:
         np.testing.assert_array_equal(got[kinks], gradient[kinks])
 
 

@@ -23,6 +23,7 @@ TORCH = {
     "silu": lambda z, _: F.silu(z),
     "gelu": lambda z, _: F.gelu(z),
     "hardswish": lambda z, _: F.hardswish(z),
+    "elu": F.elu,
 }
 ACTIVATION = [Activation.parse(name) for name in ACTIVATIONS]
 

@@ -10,7 +10,7 @@ Conventions that hold for every verb:
 
 * ``x``, ``dy`` and ``residual`` are torch tensors on the canonical view ``(N, C, S)``, of one
   floating dtype (float16, bfloat16, float32, float64), on one device, with any strides,
-  possibly of size zero. Nothing is written into them.
+  possibly of size zero. Nothing is written into them, but for ``out`` of ``forward``.
 * A result of shape ``(N, C, S)`` is a new tensor ``torch.empty_like(x)``: the same dtype and,
   for dense inputs, the same strides.
 * The *accumulation dtype* is float64 for float64 inputs and float32 for all others. All
@@ -153,8 +153,13 @@ class Provider(Protocol):
         activation: Activation = IDENTITY,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
-        """``moments`` and ``normalize`` in one."""
+        """``moments`` and ``normalize`` in one.
+
+        With ``out``, a dense tensor like ``x`` or ``x`` itself, y is written there and is ``out``.
+        """
         ...
 
     def backward(
@@ -164,8 +169,15 @@ class Provider(Protocol):
         norm: Norm,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        undo: bool = False,
     ) -> tuple[Tensor, Sums, Tensor | None]:
-        """``backward_reduce`` and ``backward_input`` in one: dx, the sums, d residual."""
+        """``backward_reduce`` and ``backward_input`` in one: dx, the sums, d residual.
+
+        With ``undo``, ``x`` holds the output of ``norm.activation``, which is the identity or a
+        leaky ReLU of positive slope, without a residual. Its argument z then stands everywhere
+        for x, and is where dz is taken; ``norm.bias`` is not used.
+        """
         ...
 
     def update_running(

@@ -35,9 +35,11 @@ from evenkeel.spec import IDENTITY, Activation
 if TYPE_CHECKING:
     from torch.fx import Proxy
 
+    from evenkeel.kernels import Moments
+
 Init = float | Callable[[Tensor], object]
 #: A layer's weight, bias, running mean and running variance.
-_Own = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+Own = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 class Extras(TypedDict, total=False):
@@ -62,6 +64,7 @@ class NormCore(_NormBase):
     activation: Activation = IDENTITY
     variance: Variance = "unbiased"
     nonfinite: Policy = "skip"
+    inplace = False
     weight_init: Init = 1.0
     bias_init: Init = 0.0
     _reported = 0
@@ -175,7 +178,7 @@ class NormCore(_NormBase):
     def _check_input_dim(self, input: Tensor) -> None:
         _checks.check_rank(input, self._ranks, self._label)
 
-    def _check(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> _Own:
+    def _check(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Own:
         """Refuse what cannot be normalized, before anything has changed; return what is there."""
         label = self._label
         self._check_input_dim(x)
@@ -191,7 +194,7 @@ class NormCore(_NormBase):
 
     def _run(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
         """Normalize with the batch or with the running statistics."""
-        if self.training and self.track_running_stats and mask is None:
+        if self.training and self.track_running_stats and mask is None and not self.inplace:
             y = train_step(self, x, residual)
             if y is not None:
                 return y
@@ -201,14 +204,14 @@ class NormCore(_NormBase):
         return self._with_running_statistics(x, own, residual, mask)
 
     def _with_batch_statistics(
-        self, x: Tensor, own: _Own, residual: Tensor | None, mask: Tensor | None
+        self, x: Tensor, own: Own, residual: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         label = self._label
         _checks.check_eps(self.eps, label)
         if not jit_tracing():
             _checks.check_enough_values(x, label)
-        weight, bias, mean, var = own
-        y, moments = normalize_batch(x, weight, bias, self.eps, self.activation, residual, mask)
+        y, moments = self._normalize_batch(x, own, residual, mask)
+        mean, var = own[2:]
         if self.training and self.track_running_stats and mean is not None and var is not None:
             running = Running(mean, var, self.num_batches_tracked, self._skipped)
             if commit(running, moments, self._rule(), label):
@@ -217,13 +220,18 @@ class NormCore(_NormBase):
             refuse_nonfinite(moments, label)
         return y
 
+    def _normalize_batch(
+        self, x: Tensor, own: Own, residual: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Moments]:
+        return normalize_batch(x, *own[:2], self.eps, self.activation, residual, mask)
+
     def _rule(self) -> Rule:
         if is_strict():
             return Rule(self.momentum, self.variance, "propagate", count_empty=True)
         return Rule(self.momentum, self.variance, self.nonfinite)
 
     def _with_running_statistics(
-        self, x: Tensor, own: _Own, residual: Tensor | None, mask: Tensor | None
+        self, x: Tensor, own: Own, residual: Tensor | None, mask: Tensor | None
     ) -> Tensor:
         """Lower to aten's batch norm, so that exported graphs hold no op of evenkeel."""
         weight, bias = own[:2]

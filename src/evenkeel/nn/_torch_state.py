@@ -55,6 +55,31 @@ def backward_running() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def checkpointing() -> bool:
+    """Whether this is the first of two forward passes that torch.utils.checkpoint makes.
+
+    It is known by its hook, which may have others above it.
+    """
+    autograd: Any = torch._C._autograd  # pyright: ignore[reportAttributeAccessIssue] - no stub
+    top = autograd._top_saved_tensors_default_hooks(True)
+    if top is None:
+        return False
+    if getattr(top[0], "__module__", "") == "torch.utils.checkpoint":
+        return True
+    autograd._pop_saved_tensors_default_hooks()
+    try:
+        return checkpointing()
+    finally:
+        autograd._push_saved_tensors_default_hooks(*top)
+
+
+def owns_dense_memory(x: Tensor) -> bool:
+    """Whether writing into x changes x alone: no view, no inference tensor, no gaps or overlaps."""
+    if x._is_view() or x.is_inference() or x._is_zerotensor():
+        return False
+    return x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride()
+
+
 def path_from_caller(layer: torch.nn.Module) -> str | None:
     """Name of a layer in the outermost module that is being called right now.
 

@@ -67,6 +67,7 @@ _FUNCTIONS: Final[dict[str, Callable[[Array, float], Array]]] = {
     "silu": lambda z, _: z / (1.0 + np.exp(-z)),
     "gelu": lambda z, _: z * _normal_cdf(z),
     "hardswish": lambda z, _: z * np.clip(z + 3.0, 0.0, 6.0) / 6.0,
+    "elu": lambda z, alpha: np.where(z > 0.0, z, alpha * np.expm1(np.minimum(z, 0.0))),
 }
 
 _DERIVATIVES: Final[dict[str, Callable[[Array, float], Array]]] = {
@@ -77,4 +78,5 @@ _DERIVATIVES: Final[dict[str, Callable[[Array, float], Array]]] = {
     "silu": _silu_gradient,
     "gelu": lambda z, _: _normal_cdf(z) + z * _normal_density(z),
     "hardswish": _hardswish_gradient,
+    "elu": lambda z, alpha: np.where(z <= 0.0, alpha * np.exp(np.minimum(z, 0.0)), 1.0),
 }

@@ -16,15 +16,17 @@ ACTIVATIONS: Final[dict[str, float | None]] = {
     "silu": None,
     "gelu": None,
     "hardswish": None,
+    "elu": 1.0,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """An elementwise activation: its name and, for ``leaky_relu``, the negative slope.
+    """An elementwise activation: its name and its parameter, where it has one.
 
     The functions are those of eq. (12) in ``docs/math.md``; ``gelu`` is the exact form with
-    the error function.
+    the error function. The parameter of ``leaky_relu`` is the slope below 0, that of ``elu`` the
+    distance alpha of its lower limit from 0.
     """
 
     name: str = "identity"
@@ -45,7 +47,8 @@ class Activation:
                 explain(
                     asked=f"activation={value!r} for a fused batch-norm layer",
                     got=f"name {name!r}, parameter {parameter!r}",
-                    why=f"known are {', '.join(ACTIVATIONS)}; only leaky_relu takes a parameter",
+                    why=f"known are {', '.join(ACTIVATIONS)}; only leaky_relu and elu take a "
+                    "parameter",
                     do='pass e.g. "relu" or ("leaky_relu", 0.1), or apply your own after the layer',
                 )
             )

@@ -157,8 +157,8 @@ class ExactProvider(Composed):
     def _activate(self, z: Tensor, activation: Activation) -> Tensor:
         if activation.name == "identity":
             return z
-        if activation.name == "leaky_relu":
-            return F.leaky_relu(z, activation.parameter)
+        if activation.name in {"leaky_relu", "elu"}:
+            return getattr(F, activation.name)(z, activation.parameter)
         return getattr(F, activation.name)(z)
 
     def _slope(self, z: Tensor, activation: Activation) -> Tensor:
@@ -177,6 +177,8 @@ class ExactProvider(Composed):
                 slope = torch.erfc(-z / math.sqrt(2)) / 2 + z * density
             case "hardswish":
                 slope = torch.where(z <= -3, zero, torch.where(z >= 3, one, z / 3 + 0.5))
+            case "elu":
+                slope = torch.where(z > 0, one, activation.parameter * z.exp())
             case _:
                 return one
         return torch.where(z.isnan(), z, slope)

@@ -155,4 +155,26 @@ class VarianceFloor(Known):
         return _bent(moments, var=moments.var.clamp(min=1e-10))
 
 
+class MomentsOfTheOutput(Known):
+    """In place, the moments are taken once more when x holds the output already."""
+
+    harm = "running statistics of an in-place layer drift to 0 and 1"
+
+    def forward(self, x, *rest, out=None):
+        y, moments = super().forward(x, *rest, out=out)
+        mask = rest[5] if len(rest) > 5 else None
+        return y, moments if out is None else self.moments(out, mask)
+
+
+class DefaultSlopeUndone(Known):
+    """A leaky ReLU is undone with the default slope."""
+
+    harm = "wrong gradients of an in-place layer with any other slope"
+
+    def _backward_undone(self, dy, y, norm, mask):
+        if norm.activation.name == "leaky_relu":
+            norm = norm._replace(activation=type(norm.activation)("leaky_relu", 0.01))
+        return super()._backward_undone(dy, y, norm, mask)
+
+
 KNOWN_FAULTS: tuple[type[Fault], ...] = tuple(Known.__subclasses__())

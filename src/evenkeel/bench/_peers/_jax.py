@@ -21,6 +21,7 @@ _ACTIVATIONS: Final[dict[str, Callable[[Any], Any]]] = {
     "silu": jax.nn.silu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "hardswish": jax.nn.hard_swish,
+    "elu": jax.nn.elu,
 }
 
 

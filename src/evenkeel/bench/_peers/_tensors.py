@@ -24,6 +24,7 @@ _FRESH: Final[dict[str, Callable[[], nn.Module]]] = {
     "silu": lambda: nn.SiLU(inplace=True),
     "gelu": nn.GELU,
     "hardswish": lambda: nn.Hardswish(inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
 }
 
 

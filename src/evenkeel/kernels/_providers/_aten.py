@@ -34,6 +34,7 @@ _ACTIVATE: Final[dict[str, Callable[[Tensor, float], Tensor]]] = {
     "silu": lambda z, _: F.silu(z),
     "gelu": lambda z, _: F.gelu(z),
     "hardswish": lambda z, _: F.hardswish(z),
+    "elu": F.elu,
 }
 
 

@@ -6,6 +6,7 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from evenkeel.kernels._contract import Moments, Norm, Provider, Sums
 from evenkeel.kernels._view import canonical
@@ -27,12 +28,15 @@ class Composed(Provider):
         activation: Activation = IDENTITY,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
         """`moments`, then `normalize`."""
         view, residual, mask = _canonical(x, residual, mask)
         moments = self.moments(view, mask)
         norm = Norm(*moments[1:], weight, bias, eps, activation)
-        return _shaped(self.normalize(view, norm, residual, mask), x), moments
+        y = _shaped(self.normalize(view, norm, residual, mask), x)
+        return (y if out is None else out.copy_(y)), moments
 
     def backward(
         self,
@@ -41,10 +45,15 @@ class Composed(Provider):
         norm: Norm,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        undo: bool = False,
     ) -> tuple[Tensor, Sums, Tensor | None]:
         """`_backward` on the canonical view."""
         view, residual, mask = _canonical(x, residual, mask)
-        dx, sums, dresidual = self._backward(canonical(dy), view, norm, residual, mask)
+        if undo:
+            dx, sums, dresidual = self._backward_undone(canonical(dy), view, norm, mask)
+        else:
+            dx, sums, dresidual = self._backward(canonical(dy), view, norm, residual, mask)
         return _shaped(dx, x), sums, None if dresidual is None else _shaped(dresidual, x)
 
     def _backward(
@@ -55,6 +64,19 @@ class Composed(Provider):
         count = x.shape[0] * x.shape[2] if mask is None else int(mask.sum())
         dx, dresidual = self.backward_input(dy, x, norm, sums, count, residual, mask)
         return dx, sums, dresidual
+
+    def _backward_undone(
+        self, dy: Tensor, y: Tensor, norm: Norm, mask: Tensor | None
+    ) -> tuple[Tensor, Sums, Tensor | None]:
+        """`backward` at z for x, with dz for dy, both in the accumulation dtype."""
+        dz, z, plain = dy, y, norm._replace(activation=IDENTITY)
+        if norm.activation.name != "identity":
+            slope, acc = norm.activation.parameter, norm.mean.dtype
+            dz, z = dy.to(acc), y.to(acc)
+            dz = torch.ops.aten.leaky_relu_backward(dz, z, slope, self_is_result=False)
+            z = F.leaky_relu(z, 1 / slope)
+        dx, sums, _ = self._backward(dz, z, plain, None, mask)
+        return dx.to(y.dtype), sums, None
 
     def update_running(
         self,

@@ -40,6 +40,8 @@ if not TYPE_CHECKING:  # what follows knows the extension by its stub
 ISA_VARIABLE: Final = "EVENKEEL_ISA"
 
 _ACTIVATIONS: Final = {name: code for code, name in enumerate(ACTIVATIONS)}
+#: The same for a backward pass from their output.
+_UNDONE: Final = {"identity": _ACTIVATIONS["identity"], "leaky_relu": len(ACTIVATIONS)}
 #: What the extension's verbs take, in order; then whether copies were made, and the threads.
 _ENDING: Final = ("activation", "parameter", "residual", "mask")
 _AS_IT_IS, _COPIED = False, True
@@ -48,7 +50,7 @@ _ARGUMENTS: Final = {
     "normalize": ("x", "norm", *_ENDING),
     "backward_reduce": ("dy", "x", "norm", *_ENDING),
     "backward_input": ("dy", "x", "norm", *_ENDING, "dz", "dz_xhat", "count"),
-    "forward": ("x", "weight", "bias", "eps", *_ENDING),
+    "forward": ("x", "weight", "bias", "eps", *_ENDING, "out"),
     "backward": ("dy", "x", "norm", *_ENDING, "count"),
 }
 
@@ -155,10 +157,16 @@ class CpuProvider:
         activation: Activation = IDENTITY,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Moments]:
-        """`moments` and `normalize` with a channel's values in cache between the passes."""
+        """`moments` and `normalize` with a channel's values in cache between the passes.
+
+        Each pass reads an element before it writes that element, and a channel's moments are
+        complete before its first output: y may take the memory of x.
+        """
         how = _ACTIVATIONS[activation.name], activation.parameter
-        given = x, weight, bias, eps, *how, residual, mask
+        given = x, weight, bias, eps, *how, residual, mask, out
         try:  # written out for small tensors, where another call counts
             found: Any = _extension.forward(*given, _AS_IT_IS, torch.get_num_threads())
         except ValueError:
@@ -173,9 +181,12 @@ class CpuProvider:
         norm: Norm,
         residual: Tensor | None = None,
         mask: Tensor | None = None,
+        *,
+        undo: bool = False,
     ) -> tuple[Tensor, Sums, Tensor | None]:
         """`backward_reduce` and `backward_input`, with the values in cache between the passes."""
-        how = _ACTIVATIONS[norm.activation.name], norm.activation.parameter
+        codes = _UNDONE if undo else _ACTIVATIONS
+        how = codes[norm.activation.name], norm.activation.parameter
         given = dy, x, norm, *how, residual, mask, _count(x, mask)
         try:
             found: Any = _extension.backward(*given, _AS_IT_IS, torch.get_num_threads())
@@ -245,7 +256,7 @@ def _refusal(name: str, value: Tensor, x: Tensor) -> Exception:
     elif name == "mask":
         why = "a mask has one bool per (N, S) position, True = keep"
         do = "pass a bool tensor of shape (N, S) on the CPU"
-    elif name not in ("dy", "residual"):
+    elif name not in ("dy", "residual", "out"):
         why = "there is one floating-point number per channel"
         do = f"pass {name} of shape (C,) on the CPU"
     served = str(x.dtype).removeprefix("torch.") in FLOATS

@@ -172,7 +172,7 @@ def _gradient_cases() -> Iterator[Case]:
 
 def _epilogue_cases() -> Iterator[Case]:
     chosen = [Activation.parse(name) for name in ACTIVATIONS]
-    chosen.append(Activation.parse(("leaky_relu", 0.3)))
+    chosen += [Activation("leaky_relu", 0.3), Activation("elu", 0.5)]
     for activation in chosen:
         label = f"{activation.name} {activation.parameter:g}"
         for residual in ("none", "random"):

@@ -14,6 +14,7 @@ from evenkeel import reference
 from evenkeel.kernels._contract import Moments, Norm, Sums
 from evenkeel.kernels._providers._reference import exact, moments_in, moments_out, sums_out
 from evenkeel.kernels.conformance._law import Law, law_of
+from evenkeel.spec import IDENTITY, Activation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,6 +188,14 @@ def _forward(provider: Provider, judge: _Judge) -> Iterator[Failure]:
     y, moments = provider.forward(i.x, i.weight, i.bias, i.eps, i.activation, i.residual, i.mask)
     yield from judge.moments("forward", moments)
     yield from judge.output("forward", y)
+    own = torch.empty_like(i.x).copy_(i.x)
+    y, moments = provider.forward(
+        own, i.weight, i.bias, i.eps, i.activation, i.residual, i.mask, out=own
+    )
+    yield from judge.moments("forward in place", moments)
+    yield from judge.output("forward in place", y)
+    if y.data_ptr() != own.data_ptr():
+        yield judge.fail("forward in place", "y", "is not in the memory of out")
 
 
 def _backward(provider: Provider, judge: _Judge) -> Iterator[Failure]:
@@ -202,6 +211,18 @@ def _backward(provider: Provider, judge: _Judge) -> Iterator[Failure]:
     dx, own, dresidual = provider.backward(dy, i.x, _own_norm(provider, i), *rest)
     yield from judge.sums("backward", own)
     yield from judge.gradients("backward", dx, dresidual, training=True)
+
+
+def _backward_undone(provider: Provider, judge: _Judge) -> Iterator[Failure]:
+    """From y of a leaky ReLU of slope 1/2, made so that z is x, and dz is dy, without rounding."""
+    i, dy = judge.inputs, judge.law.dy_tensor
+    if i.residual is not None or i.activation != IDENTITY:
+        return
+    y, dy = torch.where(i.x > 0, i.x, i.x / 2), torch.where(i.x > 0, dy, dy * 2)
+    norm = _own_norm(provider, i)._replace(activation=Activation("leaky_relu", 0.5))
+    dx, sums, dresidual = provider.backward(dy, y, norm, None, i.mask, undo=True)
+    yield from judge.sums("backward, undone", sums)
+    yield from judge.gradients("backward, undone", dx, dresidual, training=True)
 
 
 def _own_norm(provider: Provider, i: Inputs) -> Norm:
@@ -232,7 +253,12 @@ def _merge(provider: Provider, judge: _Judge) -> Iterator[Failure]:
         yield from judge.within("merge", "var", got.var, want.var, law.var_bound)
 
 
-_VERBS: Final = {"forward": _forward, "backward": _backward, "merge": _merge}
+_VERBS: Final = {
+    "forward": _forward,
+    "backward": _backward,
+    "backward, undone": _backward_undone,
+    "merge": _merge,
+}
 
 
 def _tensors(inputs: Inputs) -> list[Tensor]:

@@ -39,9 +39,10 @@ KINKS: Final = {
     "leaky_relu": (0.0,),
     "relu6": (0.0, 6.0),
     "hardswish": (-3.0, 3.0),
+    "elu": (0.0,),  # none where alpha is 1
 }
 #: Curved activations: their derivative changes by at most this times the change of z.
-CURVATURE: Final = {"silu": 0.5, "gelu": 1.0, "hardswish": 1 / 3}
+CURVATURE: Final = {"silu": 0.5, "gelu": 1.0, "hardswish": 1 / 3, "elu": 1.0}
 
 
 @dataclass(frozen=True)

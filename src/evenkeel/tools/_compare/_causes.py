@@ -29,7 +29,7 @@ Pads: TypeAlias = "tuple[tuple[int, int], ...]"
 _EXPLAINED: Final = 1e-2
 #: Relative difference of stored arrays that counts as one: a few roundings of float32.
 _STORED: Final = 8 * UNIT32
-_ACTIVATIONS: Final = ("relu", "relu6", "leaky_relu", "silu", "gelu", "hardswish")
+_ACTIVATIONS: Final = ("relu", "relu6", "leaky_relu", "silu", "gelu", "hardswish", "elu")
 
 
 def inference_causes(
