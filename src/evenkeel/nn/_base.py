@@ -183,23 +183,28 @@ class NormCore(_NormBase):
         _checks.check_residual(x, residual, label)
         _checks.check_mask(x, mask, label)
 
-    def _run(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _run(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """Normalize with the batch or with the running statistics."""
         self._check(x, residual, mask)
+        how = activation or self.activation
         if self.training or self.running_mean is None or self.running_var is None:
-            return self._with_batch_statistics(x, residual, mask)
-        return self._with_running_statistics(x, residual, mask)
+            return self._with_batch_statistics(x, residual, mask, how)
+        return self._with_running_statistics(x, residual, mask, how)
 
     def _with_batch_statistics(
-        self, x: Tensor, residual: Tensor | None, mask: Tensor | None
+        self, x: Tensor, residual: Tensor | None, mask: Tensor | None, activation: Activation
     ) -> Tensor:
         label = self._label
         _checks.check_eps(self.eps, label)
         if not jit_tracing():
             _checks.check_enough_values(x, label)
-        y, moments = normalize_batch(
-            x, self.weight, self.bias, self.eps, self.activation, residual, mask
-        )
+        y, moments = normalize_batch(x, self.weight, self.bias, self.eps, activation, residual, mask)
         mean, var = self.running_mean, self.running_var
         if self.training and self.track_running_stats and mean is not None and var is not None:
             with torch.no_grad():
@@ -216,12 +221,12 @@ class NormCore(_NormBase):
         return Rule(self.momentum, self.variance, self.nonfinite)
 
     def _with_running_statistics(
-        self, x: Tensor, residual: Tensor | None, mask: Tensor | None
+        self, x: Tensor, residual: Tensor | None, mask: Tensor | None, activation: Activation
     ) -> Tensor:
         """Lower to aten's batch norm, so that exported graphs hold no op of evenkeel."""
         mean, var = cast("Tensor", self.running_mean), cast("Tensor", self.running_var)
         affine = cast("tuple[Tensor | None, Tensor | None]", (self.weight, self.bias))
-        return normalize_running(x, mean, var, *affine, self.eps, self.activation, residual, mask)
+        return normalize_running(x, mean, var, *affine, self.eps, activation, residual, mask)
 
     # How the layer names itself.
 

@@ -1,0 +1,115 @@
+"""The measured proof that adopting changed no result.
+
+Outputs, gradients of all parameters and inputs, statistics and counters, in training and in
+evaluation mode, before and after, in float32 and in float64; judged by the law of
+:mod:`evenkeel.tools._compare._bound`. Everything runs on copies: the model itself is not touched.
+
+The gradient of a bias in front of a batch norm is zero, and what is computed is rounding: the
+gradients of one layer are therefore measured against the largest of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from evenkeel.errors import InputError, explain
+from evenkeel.tools._adopt._records import Measured, AdoptionProof
+from evenkeel.tools._adopt._runs import Example, Results, double, run
+from evenkeel.tools._compare._bound import Judged, Quantity, judge_again, judge_together, largest
+from evenkeel.tools._matching._data import similar_inputs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Further batches that are looked at where one is not enough.
+_DRAWS: Final = 4
+_Key = tuple[str, str, str]
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of the model to run.
+
+    Raises:
+        InputError: it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise InputError(
+            explain(
+                asked="adopt a model, with a proof on an example",
+                got=f"a {type(model).__name__} that cannot be copied ({error})",
+                why="the proof runs copies, so that the model itself does not change",
+                do="remove what copy.deepcopy() refuses, or adopt without an example",
+            )
+        ) from error
+
+
+def prove(before: nn.Module, after: nn.Module, example: Example) -> AdoptionProof:
+    """Compare two copies of a model, the one untouched, the other adopted."""
+    pairs = (before, after, double(before), double(after))
+    judged = _judge(pairs, example)
+    batches = 1
+    while not all(one.equal for one in judged.values()) and batches <= _DRAWS:
+        similar = example.mapped(lambda t, seed=batches: _similar(t, seed))
+        others = _judge(pairs, similar)
+        judged = {
+            key: judge_again(one, max(one.relative_own, others[key].relative_own))
+            for key, one in judged.items()
+            if key in others
+        }
+        batches += 1
+    worst = max(judged, key=lambda key: judged[key].ratio)
+    own = judged[worst]
+    measured = Measured(*worst, own.error_b, own.bound, own.error_a)
+    return AdoptionProof(all(o.equal for o in judged.values()), len(judged), batches, measured)
+
+
+def _judge(
+    models: tuple[nn.Module, nn.Module, nn.Module, nn.Module], example: Example
+) -> dict[_Key, Judged]:
+    wide = example.mapped(Tensor.double)
+    a, exact = _originally(models[0], example), _originally(models[2], wide)
+    b, other = run(models[1], example), run(models[3], wide)
+    groups: dict[tuple[str, str, bool], list[_Key]] = defaultdict(list)
+    for key in a:
+        mode, layer, item = key
+        groups[mode, layer, item.startswith("gradient")].append(key)
+    judged: dict[_Key, Judged] = {}
+    for (_, _, gradients), keys in groups.items():
+        size = max(largest(exact[key]) for key in keys) if gradients else None
+        quantities = [_quantity(key, size, a, b, exact, other) for key in keys]
+        judged |= dict(zip(keys, judge_together(quantities), strict=True))
+    return judged
+
+
+def _originally(model: nn.Module, example: Example) -> Results:
+    try:
+        return run(model, example)
+    except Exception as error:
+        raise InputError(
+            explain(
+                asked="adopt a model, with a proof on an example",
+                got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+                why="the model itself cannot be run on this example forward and backward, in "
+                "training and evaluation mode, in its own precision and in float64",
+                do="pass a batch such as the model is trained with, or adopt without an example",
+            )
+        ) from error
+
+
+def _quantity(
+    key: _Key, size: float | None, a: Results, b: Results, exact: Results, other: Results
+) -> Quantity:
+    _, layer, item = key
+    return Quantity(layer, layer, item, a[key], b.get(key), exact[key], other.get(key), size)
+
+
+def _similar(tensor: Tensor, seed: int) -> Tensor:
+    drawn: NDArray[Any] = similar_inputs(tensor.detach().cpu().float().numpy(), seed)
+    return torch.as_tensor(drawn).to(tensor)
