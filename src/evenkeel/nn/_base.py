@@ -105,8 +105,8 @@ class NormCore(_NormBase):
                 asked=f"torch.jit.script of {self._label()}",
                 got="a layer that is a subclass of torch's, or has an activation inside",
                 why="the scripting compiler knows torch's own classes only",
-                do="use torch.export or torch.jit.trace on the model in eval() mode, or "
-                "torch.compile to train",
+                do="ek.release(model) gives torch's classes back; or use torch.export or "
+                "torch.jit.trace on the model in eval() mode, or torch.compile to train",
             )
         )
 
@@ -204,7 +204,9 @@ class NormCore(_NormBase):
         _checks.check_eps(self.eps, label)
         if not jit_tracing():
             _checks.check_enough_values(x, label)
-        y, moments = normalize_batch(x, self.weight, self.bias, self.eps, activation, residual, mask)
+        y, moments = normalize_batch(
+            x, self.weight, self.bias, self.eps, activation, residual, mask
+        )
         mean, var = self.running_mean, self.running_var
         if self.training and self.track_running_stats and mean is not None and var is not None:
             with torch.no_grad():

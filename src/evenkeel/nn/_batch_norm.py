@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, fx
 
 from evenkeel.nn._base import Extras, NormCore, leaf_call
-from evenkeel.spec import Activation
+
+if TYPE_CHECKING:
+    from evenkeel.spec import Activation
 
 
 class _Plain(NormCore):

@@ -65,8 +65,7 @@ def adopt(
         if before is None or given is None:
             return Adoption(model, found.rows, None, check_pairs(found), snapshot.restore)
         proof = prove(before, copied(model), given)
-        if not proof.holds:
-            raise _refusal(proof)
+        _require(proof)
     except BaseException:
         snapshot.restore()
         raise
@@ -126,10 +125,12 @@ def _require_module(model: object, asked: str) -> None:
     )
 
 
-def _refusal(proof: AdoptionProof) -> InputError:
+def _require(proof: AdoptionProof) -> None:
+    if proof.holds:
+        return
     worst = proof.worst
     where = f"{worst.item} of {worst.layer!r}" if worst.layer else worst.item
-    return InputError(
+    raise InputError(
         explain(
             asked="adopt a model without changing its results",
             got=f"{where} in {worst.mode} mode is off by {worst.error:.2e}, allowed is "

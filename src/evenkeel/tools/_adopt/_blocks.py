@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from torch import nn
 from torch.fx import graph_module
-from torch.package import sys_importer
+from torch.package.importer import sys_importer
 
+from evenkeel.tools._adopt._activations import is_watched
 from evenkeel.tools._adopt._classes import become_original, become_rewritten, original_class
 from evenkeel.tools._adopt._sites import Site, fuse_sites
 from evenkeel.tools._adopt._trace import UntraceableError, trace_own_code
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import fx
 
 _CONTAINERS: Final = (nn.ModuleList, nn.ModuleDict)
@@ -45,16 +48,41 @@ def _owners(
 ) -> dict[nn.Module, set[nn.Module]]:
     """Blocks that should call batch norms -> which.
 
-    A module list calls nothing; the block that holds it does.
+    A module list calls nothing; the block that holds it does. What follows a Sequential that
+    ends in a batch norm stands in the code of the block around it.
     """
     found: dict[nn.Module, set[nn.Module]] = defaultdict(set)
     for name, module in modules.items():
-        if module in layers and name:
-            owner = name.rpartition(".")[0]
-            while owner and isinstance(modules[owner], _CONTAINERS):
-                owner = owner.rpartition(".")[0]
-            found[modules[owner]].add(module)
+        if module in layers:
+            for owner in _around(name, modules):
+                found[owner].add(module)
+                if not _ends_in_norm(owner, layers):
+                    break
     return found
+
+
+def _around(name: str, modules: dict[str, nn.Module]) -> Iterator[nn.Module]:
+    """The modules that may call the one of this name, from the inside."""
+    while name:
+        name = name.rpartition(".")[0]
+        if not isinstance(modules[name], _CONTAINERS):
+            yield modules[name]
+
+
+def _ends_in_norm(module: nn.Module, layers: set[nn.Module]) -> bool:
+    """Whether it is a Sequential whose last part is a batch norm, or such a Sequential again."""
+    kind = original_class(module) or type(module)
+    if kind.forward is not nn.Sequential.forward or is_watched(module):
+        return False
+    *_, last = module.children()
+    return last in layers or _ends_in_norm(last, layers)
+
+
+def _inlined(block: nn.Module, layers: set[nn.Module]) -> Iterator[nn.Module]:
+    for child in block.children():
+        if _ends_in_norm(child, layers):
+            yield child
+            yield from _inlined(child, layers)
 
 
 def fuse_block(block: nn.Module, layers: set[nn.Module]) -> dict[str, list[Site | str]]:
@@ -74,11 +102,12 @@ def fuse_block(block: nn.Module, layers: set[nn.Module]) -> dict[str, list[Site 
     if original_class(block) is not None:
         become_original(block)  # rewritten before, perhaps when it had other children
     _require_plain_object(block)
+    inlined = list(_inlined(block, layers))
     found: dict[str, list[Site | str]] = {}
     sources: list[tuple[tuple[bool, bool], str]] = []
     for training, tensors in _WAYS:
         try:
-            graph = trace_own_code(block, training=training, tensors=tensors)
+            graph = trace_own_code(block, inlined, training=training, tensors=tensors)
         except UntraceableError:
             if tensors:
                 raise
@@ -90,7 +119,7 @@ def fuse_block(block: nn.Module, layers: set[nn.Module]) -> dict[str, list[Site 
     sites = [str(one) for outcomes in found.values() for one in outcomes if isinstance(one, Site)]
     if sites:
         try:
-            become_rewritten(block, tuple(sources), tuple(sites))
+            become_rewritten(block, tuple(sources), tuple(sites), inlined)
         except (SyntaxError, ImportError) as error:
             raise UntraceableError(f"its code cannot be written down: {error}") from error
     return found
@@ -98,7 +127,7 @@ def fuse_block(block: nn.Module, layers: set[nn.Module]) -> dict[str, list[Site 
 
 def _source(graph: fx.Graph) -> str:
     code = graph.python_code("self")
-    imports = graph_module._format_import_block(code.globals, sys_importer)  # noqa: SLF001 - as torch.fx pickles a graph
+    imports = graph_module._format_import_block(code.globals, sys_importer)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as torch.fx pickles a graph
     return f"{imports}\n{code.src}"
 
 

@@ -17,12 +17,12 @@ from torch.nn.modules.batchnorm import (
 )
 
 from evenkeel import nn as ours
-from evenkeel.nn._base import NormCore, leaf_call
-from evenkeel.spec import IDENTITY, Activation
-from evenkeel.tools._adopt._followed import activation_of, is_watched
+from evenkeel.nn._base import NormCore
+from evenkeel.tools._adopt._activations import is_watched
+from evenkeel.tools._adopt._timm import NormAct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 #: (training mode, all arguments are tensors) -> source of a function ``forward``.
 Sources: TypeAlias = tuple[tuple[tuple[bool, bool], str], ...]
@@ -58,17 +58,33 @@ def become_ours(layer: nn.Module) -> None:
     layer.__setstate__(kept)  # as a layer that was pickled without evenkeel's own attributes
 
 
-def become_rewritten(block: nn.Module, sources: Sources, sites: tuple[str, ...]) -> None:
-    """Let a block run other code, as long as it is what it is now."""
-    children = block._modules  # noqa: SLF001 - with those that are None
-    flags = [(k, v) for k, v in vars(block).items() if isinstance(v, _FLAGS) and k != "training"]
-    vars(block)[_TAKEN] = len(children), (*flags, *children.items())
+def become_rewritten(
+    block: nn.Module, sources: Sources, sites: tuple[str, ...], inlined: Iterable[nn.Module]
+) -> None:
+    """Let a block run other code, as long as it is what it is now.
+
+    Args:
+        block: its class changes.
+        sources: the code.
+        sites: what the block's text says.
+        inlined: the children whose own code is in it.
+    """
+    taken = [(None, *_taken_for_granted(block))]
+    vars(block)[_TAKEN] = (*taken, *((part, *_taken_for_granted(part)) for part in inlined))
     block.__class__ = _rewritten(type(block), sources, sites)
 
 
 def own_attributes(module: nn.Module) -> tuple[str, ...]:
     """What evenkeel may keep in a module of this kind."""
     return _EXTRAS if isinstance(module, _NormBase) else (_TAKEN,)
+
+
+def _taken_for_granted(module: nn.Module) -> tuple[int, tuple[tuple[str, Any], ...]]:
+    """Number of children; children and plain attributes by name."""
+    own = vars(module)
+    children = own["_modules"]  # with those that are None
+    flags = [(k, v) for k, v in own.items() if isinstance(v, _FLAGS) and k != "training"]
+    return len(children), (*flags, *children.items())
 
 
 def become_original(module: nn.Module) -> str:
@@ -81,7 +97,7 @@ def become_original(module: nn.Module) -> str:
 
 def narrow_statistics(layer: nn.Module) -> str:
     """Give 16-bit parameters of torch's own layers the statistics of the same dtype they need."""
-    own, weight = layer._buffers, layer._parameters.get("weight")  # noqa: SLF001 - to replace without a copy
+    own, weight = vars(layer)["_buffers"], vars(layer)["_parameters"].get("weight")
     if isinstance(layer, NormCore) or not isinstance(layer, _NormBase):
         return ""
     statistics = {name: own[name] for name in ("running_mean", "running_var")}
@@ -90,32 +106,6 @@ def narrow_statistics(layer: nn.Module) -> str:
     wide = {k: v for k, v in statistics.items() if v is not None and v.dtype != weight.dtype}
     own.update({name: value.to(weight.dtype) for name, value in wide.items()})
     return f"statistics rounded to {str(weight.dtype).removeprefix('torch.')}" if wide else ""
-
-
-class NormAct(NormCore):
-    """The forward pass of timm's batch norm with dropout and activation inside."""
-
-    _ranks = (4,)
-    drop: nn.Module
-    act: nn.Module
-
-    def forward(self, x: Tensor) -> Tensor:
-        if isinstance(x, fx.Proxy):
-            return leaf_call(self, x)
-        how = self.activation_inside()
-        if how is not None:
-            return self._run(x, None, None, how)
-        return self.act(self.drop(self._run(x, None, None)))
-
-    def activation_inside(self) -> Activation | None:
-        """The activation that runs in one pass with the norm; None if one after the other."""
-        if not _does_nothing(self.drop):
-            return None
-        return IDENTITY if _does_nothing(self.act) else activation_of(self.act)
-
-
-def _does_nothing(module: nn.Module) -> bool:
-    return type(module) is nn.Identity and not is_watched(module)
 
 
 @functools.cache
@@ -158,12 +148,14 @@ def _forward_for(
         return None
     if any(tensors) != all(tensors) or any(isinstance(arg, fx.Proxy) for arg in args):
         return None
-    count, taken = vars(block)[_TAKEN]
-    if len(block._modules) != count:  # noqa: SLF001 - something was appended to a Sequential
-        return None
-    for name, value in taken:
-        if getattr(block, name, _TAKEN) != value:
+    for part, count, taken in vars(block)[_TAKEN]:
+        module = block if part is None else part
+        # A Sequential may have got another child.
+        if len(vars(module)["_modules"]) != count or (part is not None and is_watched(part)):
             return None
+        for name, value in taken:
+            if getattr(module, name, _TAKEN) != value:
+                return None
     return fused
 
 
@@ -189,7 +181,12 @@ def _empty(make: Callable[..., type[nn.Module]], *recipe: Any) -> nn.Module:  # 
 
 def _compiled(source: str, original: type) -> Callable[..., Any]:
     name = f"<{original.__name__}.forward, fused by evenkeel {hash(source):x}>"
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)  # for tracebacks
+    linecache.cache[name] = (
+        len(source),
+        None,
+        source.splitlines(keepends=True),
+        name,
+    )  # for tracebacks
     namespace: dict[str, Any] = {}
     exec(compile(source, name, "exec"), namespace)  # noqa: S102 - written by torch.fx from its graph
     return namespace["forward"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
 from evenkeel.dialects import torch as dialect
@@ -26,24 +27,27 @@ def batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def reason_against(layer: nn.Module) -> str:
     """Why a batch norm that is not evenkeel's stays what it is; empty if it can be adopted."""
-    kind = type(layer).__name__
-    tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
     if isinstance(layer, torch.jit.ScriptModule):
         return "compiled by torch.jit.script"
+    return _reason_by_state(layer) or _reason_by_class(layer)
+
+
+def _reason_by_state(layer: nn.Module) -> str:
+    tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
     if hasattr(layer, "parametrizations"):
         return "parametrized: its weight is computed at every call"
     if getattr(layer, "_is_fsdp_managed_module", False) or any(map(_is_subclass, tensors)):
         return "its tensors are managed by FSDP or another tensor subclass"
-    if any(map(is_lazy, tensors)) or kind.startswith("Lazy"):
-        return "lazy: it has seen no data yet"
     if "forward" in vars(layer):
         return "somebody has put another forward() into it"
-    if is_torch_norm(layer) or _is_of_timm(layer):
-        return ""
-    return _reason_by_class(layer)
+    return ""
 
 
 def _reason_by_class(layer: nn.Module) -> str:
+    if is_torch_norm(layer) or _is_of_timm(layer):
+        return ""
+    if isinstance(layer, LazyModuleMixin):
+        return "lazy: it has seen no data yet"
     if isinstance(layer, nn.SyncBatchNorm):
         return "synchronized over processes"
     if "Frozen" in type(layer).__name__:

@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from evenkeel.errors import EvenkeelError, explain
 from evenkeel.nn._base import NormCore
 from evenkeel.spec import IDENTITY
 from evenkeel.tools._adopt._blocks import fuse_blocks
-from evenkeel.tools._adopt._classes import NormAct, become_ours, original_class
+from evenkeel.tools._adopt._classes import become_ours, original_class
 from evenkeel.tools._adopt._find import batch_norms, reason_against
 from evenkeel.tools._adopt._followed import PLAIN
 from evenkeel.tools._adopt._pairs import kind_of_pair, prove_pair
 from evenkeel.tools._adopt._records import Adopted
 from evenkeel.tools._adopt._sites import Site
+from evenkeel.tools._adopt._timm import NormAct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +46,8 @@ def adopt_layers(model: nn.Module, *, fuse: bool) -> Found:
     changed = [m for m, why in reasons.items() if not why and not isinstance(m, NormCore)]
     for layer in changed:
         become_ours(layer)
-    plain = {layer for layer in reasons if isinstance(layer, PLAIN)}
-    fused = fuse_blocks(model, plain) if fuse else dict.fromkeys(plain, [])
+    plain = {layer for layer in reasons if isinstance(layer, PLAIN) or _is_bare(layer)}
+    fused = fuse_blocks(model, plain) if fuse else {layer: [] for layer in plain}
     rows = [_row(name, m, kinds[m], reasons[m], fused.get(m, []), fuse=fuse) for name, m in layers]
     return Found(tuple(rows), fused, frozenset(changed))
 
@@ -84,6 +85,11 @@ def check_pairs(found: Found) -> int:
     return len(kinds)
 
 
+def _is_bare(layer: nn.Module) -> bool:
+    """Whether it is a layer of timm's that has no activation inside."""
+    return isinstance(layer, NormAct) and layer.activation_inside() == IDENTITY
+
+
 def _reason(layer: nn.Module) -> str:
     if isinstance(layer, (*PLAIN, NormAct)):
         return ""
@@ -101,11 +107,11 @@ def _row(
 ) -> Adopted:
     if reason:
         return Adopted(name, kind, (), reason, adopted=False)
-    if isinstance(layer, NormAct):
+    if isinstance(layer, NormAct) and not _is_bare(layer):
         return _row_with_activation(name, layer, kind)
     fused = tuple(dict.fromkeys(one.partners for one in outcomes if isinstance(one, Site)))
     reasons = [one for one in outcomes if isinstance(one, str)]
-    if not fuse or (fused and not reasons):
+    if fused or not fuse:
         return Adopted(name, kind, fused)
     return Adopted(name, kind, fused, next(iter(reasons), "no code of its block calls it"))
 
@@ -114,4 +120,4 @@ def _row_with_activation(name: str, layer: NormAct, kind: str) -> Adopted:
     inside = layer.activation_inside()
     if inside is None:
         return Adopted(name, kind, (), f"its {type(layer.act).__name__} is no kernel's activation")
-    return Adopted(name, kind, () if inside == IDENTITY else (inside.name,))
+    return Adopted(name, kind, (inside.name,))

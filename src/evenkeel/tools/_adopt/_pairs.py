@@ -1,4 +1,4 @@
-"""One batch norm and what follows it, adopted and as it was: the proof where there is no example."""
+"""A batch norm and what follows it, adopted and as it was: the proof without an example."""
 
 from __future__ import annotations
 

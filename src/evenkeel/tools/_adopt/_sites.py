@@ -12,7 +12,8 @@ from torch.fx import Node
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from evenkeel.spec import IDENTITY, Activation
-from evenkeel.tools._adopt._followed import activation_of, followed, is_watched
+from evenkeel.tools._adopt._activations import activation_of, does_nothing, is_watched
+from evenkeel.tools._adopt._followed import followed
 
 if TYPE_CHECKING:
     from torch.fx import Graph
@@ -70,7 +71,9 @@ class _Chain:
     reason: str = ""
 
 
-def fuse_sites(graph: Graph, block: nn.Module, layers: set[nn.Module]) -> list[tuple[str, Site | str]]:
+def fuse_sites(
+    graph: Graph, block: nn.Module, layers: set[nn.Module]
+) -> list[tuple[str, Site | str]]:
     """Rewrite a graph so that batch norms are called with what follows them.
 
     Args:
@@ -152,7 +155,7 @@ def _only_user(node: Node, block: nn.Module) -> tuple[list[Node], Node | None]:
     passed = [node]
     while len(node.users) == 1:
         user = next(iter(node.users))
-        if not _is_identity(user, block) or is_watched(block.get_submodule(str(user.target))):
+        if not _is_identity(user, block):
             return passed, (user if user.op != "output" else None)
         node = user
         passed.append(node)
@@ -162,12 +165,10 @@ def _only_user(node: Node, block: nn.Module) -> tuple[list[Node], Node | None]:
 def _is_identity(node: Node, block: nn.Module) -> bool:
     if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return False
-    return type(block.get_submodule(str(node.target))) is nn.Identity
+    return does_nothing(block.get_submodule(str(node.target)))
 
 
-def _activation_target(
-    user: Node, last: Node, block: nn.Module
-) -> str | tuple[str, float] | None:
+def _activation_target(user: Node, last: Node, block: nn.Module) -> str | tuple[str, float] | None:
     """The path of an activation module, or what a function or method computes."""
     if not user.args or user.args[0] is not last:
         return None
@@ -242,6 +243,8 @@ def _uses(node: Node) -> str:
 
 def _called(node: Node, block: nn.Module) -> str:
     """What a node calls, in words."""
+    if node.target is followed:
+        return "the pass of another batch norm"
     if node.op == "call_module":
         return f"{type(block.get_submodule(str(node.target))).__name__} {str(node.target)!r}"
     return str(getattr(node.target, "__name__", node.target))

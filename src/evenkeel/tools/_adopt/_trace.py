@@ -18,7 +18,7 @@ from torch import fx, nn
 from evenkeel.tools._adopt._draws import Draws
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Collection, Generator
 
     from torch.fx.node import Argument, Node
 
@@ -35,13 +35,21 @@ def required_arguments(module: nn.Module) -> list[str]:
     return [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
 
 
-def trace_own_code(module: nn.Module, *, training: bool, tensors: bool) -> fx.Graph:
+def trace_own_code(
+    module: nn.Module, inlined: Collection[nn.Module] = (), *, training: bool, tensors: bool
+) -> fx.Graph:
     """Trace one module in one mode, for arguments that are tensors or anything else.
+
+    Args:
+        module: its forward runs with stand-ins.
+        inlined: children whose code belongs to it.
+        training: the mode.
+        tensors: whether all arguments are tensors; otherwise none of them is.
 
     Raises:
         UntraceableError: the code depends on values, or changes or draws something.
     """
-    tracer = _OwnCode(required_arguments(module), tensors=tensors)
+    tracer = _OwnCode(required_arguments(module), inlined, tensors=tensors)
     with _unchanged(module), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         vars(module)["training"] = training
@@ -60,12 +68,12 @@ class _OwnCode(fx.Tracer):
 
     proxy_buffer_attributes = True
 
-    def __init__(self, names: list[str], *, tensors: bool) -> None:
+    def __init__(self, names: list[str], inlined: Collection[nn.Module], *, tensors: bool) -> None:
         super().__init__()
-        self._names, self._tensors = names, tensors
+        self._names, self._inlined, self._tensors = names, inlined, tensors
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
-        return True
+        return m not in self._inlined
 
     def create_args_for_root(
         self,
@@ -90,8 +98,8 @@ class _OwnCode(fx.Tracer):
 class _TensorProxy(fx.Proxy):
     """A stand-in that says of itself that it is a tensor."""
 
-    @property
-    def __class__(self) -> type:
+    @property  # what isinstance() asks where the type itself does not answer
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleVariableOverride] - of object's
         return torch.Tensor
 
 
