@@ -64,7 +64,9 @@ def test_a_model_keeps_its_objects_and_computes_the_same(net, fuse):
     assert report.proof.holds
     assert report.proof.quantities > 50
     now = [*net.modules()], [*net.parameters()], [*net.buffers()]
-    assert all(a is b for one, two in zip(held, now, strict=True) for a, b in zip(one, two, strict=True))
+    assert all(
+        a is b for one, two in zip(held, now, strict=True) for a, b in zip(one, two, strict=True)
+    )
     assert list(net.state_dict()) == list(original.state_dict())
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 6
@@ -160,12 +162,12 @@ def test_adopting_twice_and_fusing_later(net):
     assert type(net) is ResNet
 
 
-def broken(layer, x, then=None, residual=None, in_place=False):
+def broken(layer, x, then=None, residual=None, keep=False):
     """Forgets the residual."""
     return _followed.followed(layer, x, then)
 
 
-def forgetful(layer, x, then=None, residual=None, in_place=False):
+def forgetful(layer, x, then=None, residual=None, keep=False):
     """Forgets the activation, as a fuser that knows nothing of it."""
     return layer(x, residual=residual)
 

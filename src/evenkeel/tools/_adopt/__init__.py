@@ -135,8 +135,8 @@ def _require(proof: AdoptionProof) -> None:
             asked="adopt a model without changing its results",
             got=f"{where} in {worst.mode} mode is off by {worst.error:.2e}, allowed is "
             f"{worst.bound:.2e}; the model's own error is {worst.own_error:.2e}",
-            why="after adopting, the model computes something else, or less exactly, or it gives "
-            "NaN or Inf; it was left as it was",
+            why="after adopting, the model computes something else, or less exactly; it was "
+            "left as it was",
             do="adopt with fuse=False; if that holds, please report the block that was fused",
         )
     )

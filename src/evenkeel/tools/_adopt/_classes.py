@@ -148,6 +148,8 @@ def _forward_for(
         return None
     if any(tensors) != all(tensors) or any(isinstance(arg, fx.Proxy) for arg in args):
         return None
+    if _TAKEN not in vars(block):  # a slice of a Sequential
+        return None
     for part, count, taken in vars(block)[_TAKEN]:
         module = block if part is None else part
         # A Sequential may have got another child.

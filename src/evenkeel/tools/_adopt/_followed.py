@@ -8,7 +8,7 @@ run one after the other, as the block's own code has them.
 from __future__ import annotations
 
 import operator
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ def followed(
     x: Tensor,
     then: nn.Module | tuple[str, float] | None = None,
     residual: Tensor | None = None,
-    in_place: bool = False,  # noqa: FBT001, FBT002 - generated code passes it by position
+    keep: bool = False,  # noqa: FBT001, FBT002 - generated code passes it by position
 ) -> Tensor:
     """then(layer(x) + residual), in one pass where nobody could tell the difference.
 
@@ -37,17 +37,22 @@ def followed(
         x: its input.
         then: an activation module, or name and parameter of one that was called as a function.
         residual: what is added.
-        in_place: whether it was added by ``+=``, which keeps the dtype.
+        keep: whether it was added by ``+=``, which keeps the dtype.
     """
     how = IDENTITY if then is None else activation_of(then)
     if how is not None and takes_more(layer) and _fits(residual, x):
         return layer(x, residual=residual, activation=how)
     z = layer(x)
     if residual is not None:
-        z = (operator.iadd if in_place else operator.add)(z, residual)
+        z = (operator.iadd if keep else operator.add)(z, residual)
     if isinstance(then, nn.Module):
         return then(z)
     return z if how is None else activate(z, how)
+
+
+def in_place(operation: str, one: Any, other: Any) -> Any:  # noqa: ANN401 - numbers, too
+    """``one += other`` and its like: generated code that wrote them would rebind a number's name."""
+    return getattr(operator, operation)(one, other)
 
 
 def takes_more(layer: nn.Module) -> bool:

@@ -20,6 +20,7 @@ import copy
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -110,18 +111,27 @@ def _of_two(one: Judged, two: Judged) -> Judged:
 
 
 def _originally(model: nn.Module, example: Example) -> Results:
+    """The results of a model that was not adopted, which have to exist and be finite."""
     try:
-        return run(model, example)
+        results = run(model, example)
     except Exception as error:
-        raise InputError(
-            explain(
-                asked="adopt a model, with a proof on an example",
-                got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
-                why="the model itself cannot be run on this example forward and backward, in "
-                "training and evaluation mode, in its own precision and in float64",
-                do="pass a batch such as the model is trained with, or adopt without an example",
-            )
-        ) from error
+        message = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise _unusable(message) from error
+    if not all(np.isfinite(values).all() for values in results.values()):
+        raise _unusable("results with NaN or Inf")
+    return results
+
+
+def _unusable(got: str) -> InputError:
+    return InputError(
+        explain(
+            asked="adopt a model, with a proof on an example",
+            got=got,
+            why="the model itself has to run on the example forward and backward, in training "
+            "and evaluation mode, in its own precision and in float64, and give finite numbers",
+            do="pass a batch such as the model is trained with, or adopt without an example",
+        )
+    )
 
 
 def _similar(tensor: Tensor, seed: int) -> Tensor:

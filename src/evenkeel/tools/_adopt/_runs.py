@@ -69,19 +69,16 @@ def double(model: nn.Module) -> nn.Module:
 def run(model: nn.Module, example: Example) -> Results:
     """Outputs, gradients and statistics of a model in both modes, from the same random numbers.
 
-    The model is changed by it, and should be a copy.
+    Copies are run, since a pass may change statistics, their dtype, or anything else.
     """
     found: Results = {}
     draws = Draws()
-    buffers = [(own, own.clone()) for own in model.buffers()]
     for mode, training in MODES.items():
         try:
-            found |= {(mode, *key): _array(t) for key, t in _run(model.train(training), example)}
+            results = _run(copy.deepcopy(model).train(training), example)
+            found |= {(mode, *key): _array(tensor) for key, tensor in results}
         finally:
             draws.undo()
-        with torch.no_grad():
-            for own, value in buffers:
-                own.copy_(value)
     return found
 
 
@@ -127,4 +124,4 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
-    return tensor.detach().to("cpu", torch.float64, copy=True).numpy()  # a buffer changes later
+    return tensor.detach().to("cpu", torch.float64).numpy()

@@ -13,13 +13,12 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from evenkeel.spec import IDENTITY, Activation
 from evenkeel.tools._adopt._activations import activation_of, does_nothing, is_watched
-from evenkeel.tools._adopt._followed import followed
+from evenkeel.tools._adopt._followed import followed, in_place
 
 if TYPE_CHECKING:
     from torch.fx import Graph
 
 _ADDITIONS: Final = (operator.add, torch.add, "add")
-_IN_PLACE_ADDITIONS: Final = (operator.iadd, "add_")
 
 #: Functions, and names of methods -> name and default parameter of the activation.
 _FUNCTIONS: Final[dict[Any, tuple[str, float]]] = {
@@ -63,7 +62,7 @@ class _Chain:
     norm: Node
     nodes: list[Node]
     residual: Node | None = None
-    in_place: bool = False
+    keep: bool = False
     #: Path of the activation module, or what was called.
     then: str | tuple[str, float] | None = None
     activation: Activation | None = None
@@ -113,19 +112,27 @@ def _take_addition(chain: _Chain, block: nn.Module) -> None:
     passed, user = _only_user(chain.nodes[-1], block)
     if user is None or not _may_move(chain, user, block):
         return
-    left, right = user.args if len(user.args) == 2 and not user.kwargs else (None, None)
-    last = passed[-1]
-    if user.op not in ("call_function", "call_method"):
+    summands, keeps = _summands(user)
+    if len(summands) != 2:
         return
-    if user.target in _IN_PLACE_ADDITIONS:
-        other = right if left is last else None  # into the residual: somebody else may read it
-    elif user.target in _ADDITIONS:
-        other = right if left is last else left
-    else:
-        return
-    if isinstance(other, Node) and other is not last and right is not left:
-        chain.residual, chain.in_place = other, user.target in _IN_PLACE_ADDITIONS
+    (left, right), last = summands, passed[-1]
+    if keeps and left is not last:
+        return  # it is added into the residual, which somebody else may read
+    other = right if left is last else left
+    if isinstance(other, Node) and other is not last:
+        chain.residual, chain.keep = other, keeps
         chain.nodes += [*passed[1:], user]
+
+
+def _summands(node: Node) -> tuple[tuple[Any, ...], bool]:
+    """What a node adds, and whether into the first of them; nothing if it is no plain addition."""
+    if node.kwargs or node.op not in ("call_function", "call_method"):
+        return (), False
+    if node.target is in_place and node.args[0] == "iadd":
+        return node.args[1:], True
+    if node.target == "add_":
+        return node.args, True
+    return (node.args if node.target in _ADDITIONS else ()), False
 
 
 def _take_activation(chain: _Chain, block: nn.Module) -> None:
@@ -207,10 +214,9 @@ def _writes(node: Node, block: nn.Module) -> bool:
     if node.op == "call_module":
         return bool(getattr(block.get_submodule(str(node.target)), "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    in_operator = getattr(node.target, "__module__", "") == "_operator"
     return (
         name.endswith("_")
-        or (in_operator and (name.startswith("i") or name == "setitem"))
+        or node.target is in_place
         or bool(node.kwargs.get("inplace"))
         or "out" in node.kwargs
     )
@@ -226,7 +232,7 @@ def _rewrite(graph: Graph, chain: _Chain) -> None:
             then = graph.create_node("get_attr", then)
         rest: list[Any] = [then]
         if chain.residual is not None:
-            rest += [chain.residual, chain.in_place]
+            rest += [chain.residual, chain.keep]
         fused = graph.call_function(followed, (layer, chain.norm.args[0], *rest))
     end.replace_all_uses_with(fused)
     for node in reversed(chain.nodes):
@@ -245,6 +251,8 @@ def _called(node: Node, block: nn.Module) -> str:
     """What a node calls, in words."""
     if node.target is followed:
         return "the pass of another batch norm"
+    if node.target is in_place:
+        return f"operator.{node.args[0]}"
     if node.op == "call_module":
         return f"{type(block.get_submodule(str(node.target))).__name__} {str(node.target)!r}"
     return str(getattr(node.target, "__name__", node.target))

@@ -16,6 +16,7 @@ import torch
 from torch import fx, nn
 
 from evenkeel.tools._adopt._draws import Draws
+from evenkeel.tools._adopt._followed import in_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator
@@ -88,14 +89,41 @@ class _OwnCode(fx.Tracer):
     def proxy(self, node: Node) -> fx.Proxy:
         if self._tensors and node.op == "placeholder":
             return _TensorProxy(node, self)
-        return fx.Proxy(node, self)
+        return _Proxy(node, self)
 
     def create_arg(self, a: Any) -> Argument:  # noqa: ANN401 - torch's signature
         # Before torch asks whether it is a tensor.
         return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)
 
 
-class _TensorProxy(fx.Proxy):
+class _Proxy(fx.Proxy):
+    """A stand-in that knows ``+=`` from ``+``, as torch's own does not."""
+
+    def _in_place(self, operation: str, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", in_place, (operation, self, other), {})
+
+
+def _in_place_method(operation: str) -> Callable[[_Proxy, object], fx.Proxy]:
+    return lambda self, other: self._in_place(operation, other)  # noqa: SLF001 - a method of it
+
+
+for _operation in (
+    "iadd",
+    "isub",
+    "imul",
+    "itruediv",
+    "ifloordiv",
+    "imod",
+    "ipow",
+    "imatmul",
+    "iand",
+    "ior",
+    "ixor",
+):
+    setattr(_Proxy, f"__{_operation}__", _in_place_method(_operation))
+
+
+class _TensorProxy(_Proxy):
     """A stand-in that says of itself that it is a tensor."""
 
     @property  # what isinstance() asks where the type itself does not answer
