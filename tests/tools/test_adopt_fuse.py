@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.fx.experimental.optimization
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import evenkeel as ek
@@ -53,7 +53,15 @@ def leaky(m, x):
     return F.leaky_relu(m.bn(x), 0.3, inplace=True)
 
 
+def counts(m, x):
+    many = x.size(1)
+    more = many
+    more += 1
+    return m.relu(m.bn(x)) * (more / many)
+
+
 FUSED = [
+    (counts, "relu"),
     (lambda m, x: m.relu(m.bn(x)), "relu"),
     (lambda m, x: F.relu(m.bn(x), True), "relu"),
     (lambda m, x: torch.relu(m.bn(x)), "relu"),
@@ -110,7 +118,7 @@ LEFT = [
     (used_twice, "2 places"),
     (into_the_residual, "operator.iadd follows"),
     (broadcast_operator, "mul follows"),
-    (lambda m, x: m.bn(x) + m.bn(x).mean(), "add follows"),
+    (lambda m, x: m.bn(x) + m.bn(x).mean(), "mean follows"),
     (lambda m, x: m.bn(x) + 1.0, "add follows"),
     (lambda m, x: torch.add(m.bn(x), x, alpha=2), "add follows"),
     (lambda m, x: F.gelu(m.bn(x), approximate="tanh"), "gelu follows"),
@@ -307,15 +315,16 @@ def test_torch_traces_compiles_and_exports_a_fused_model():
 
 
 def test_torch_compiles_a_fused_model_in_training():
-    net = shaken(ResNet())
+    net = shaken(Inverted())
     original = copy.deepcopy(net)
     ek.adopt(net, fuse=True)
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
-    require_close(compiled(images()), original(images()))
-    compiled(images(1)).sum().backward()
-    original(images(1)).sum().backward()
-    require_close(net.conv1.weight.grad, original.conv1.weight.grad)
-    require_close(net.bn1.running_var, original.bn1.running_var)
+    for model in (compiled, original):
+        model(small()).square().sum().backward()
+    for one, two in zip(net.parameters(), original.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-3)
+    for one, two in zip(net.buffers(), original.buffers(), strict=True):
+        require_close(one, two)
 
 
 def test_autocast():
@@ -334,10 +343,7 @@ def test_a_layer_called_in_two_places():
 
     net = shaken(Written(code))
     original = copy.deepcopy(net)
-    assert rows(net)["bn"].fused == ("relu", "add + silu") or rows(net)["bn"].fused == (
-        "relu",
-        "silu",
-    )
+    assert rows(net)["bn"].fused == ("relu", "silu")
     require_close(net(small()), original(small()))
     require_close(net.bn.running_mean, original.bn.running_mean)
 

@@ -51,7 +51,7 @@ def followed(
 
 
 def in_place(operation: str, one: Any, other: Any) -> Any:  # noqa: ANN401 - numbers, too
-    """``one += other`` and its like: generated code that wrote them would rebind a number's name."""
+    """``one += other`` and its like, which in generated code would rebind the name of a number."""
     return getattr(operator, operation)(one, other)
 
 

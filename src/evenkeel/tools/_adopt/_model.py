@@ -113,7 +113,8 @@ def _row(
     reasons = [one for one in outcomes if isinstance(one, str)]
     if fused or not fuse:
         return Adopted(name, kind, fused)
-    return Adopted(name, kind, fused, next(iter(reasons), "no code of its block calls it"))
+    # The last word is that of the outermost block.
+    return Adopted(name, kind, fused, reasons[-1] if reasons else "no code of its block calls it")
 
 
 def _row_with_activation(name: str, layer: NormAct, kind: str) -> Adopted:

@@ -104,7 +104,7 @@ class _Proxy(fx.Proxy):
 
 
 def _in_place_method(operation: str) -> Callable[[_Proxy, object], fx.Proxy]:
-    return lambda self, other: self._in_place(operation, other)  # noqa: SLF001 - a method of it
+    return lambda self, other: self._in_place(operation, other)
 
 
 for _operation in (

@@ -1,0 +1,67 @@
+"""Published architectures are adopted and fused, and compute what they computed before."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+import evenkeel as ek
+
+from ._models import CLASSES, import_torchvision
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(find_spec("timm") is None, reason="timm and torchvision define the models"),
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning"),
+]
+
+#: Name, size of the images, batch norms, how many of them are fused. Those that are left end a
+#: block whose caller goes on, or stand before what no kernel knows (stochastic depth, a second
+#: batch norm that takes the same addition).
+NETWORKS = [
+    ("torchvision.resnet18", 64, 20, 17),
+    ("torchvision.resnet50", 64, 53, 49),
+    ("torchvision.mobilenet_v2", 64, 52, 45),
+    ("torchvision.mobilenet_v3_small", 64, 34, 0),
+    ("torchvision.efficientnet_b0", 64, 49, 33),
+    ("torchvision.densenet121", 64, 121, 121),
+    ("torchvision.regnet_y_400mf", 64, 53, 49),
+    ("torchvision.inception_v3", 96, 94, 94),
+    ("torchvision.googlenet", 64, 0, 0),
+    ("timm.resnet18", 64, 20, 17),
+    ("timm.mobilenetv2_100", 64, 52, 0),
+    ("timm.mobilenetv3_small_100", 64, 34, 0),
+    ("timm.efficientnet_b0", 64, 49, 0),
+    ("timm.densenet121", 64, 121, 0),
+    ("timm.regnety_002", 64, 0, 0),
+    ("timm.inception_v3", 96, 94, 0),
+    ("timm.convmixer_768_32", 28, 65, 0),
+]
+
+
+def build(name: str) -> Any:
+    torch.manual_seed(0)
+    library, _, model = name.partition(".")
+    torchvision = import_torchvision()
+    if library == "timm":
+        import timm
+
+        return timm.create_model(model, num_classes=CLASSES)
+    plain = {"aux_logits": False} if model in ("inception_v3", "googlenet") else {}
+    return getattr(torchvision.models, model)(num_classes=CLASSES, **plain)
+
+
+@pytest.mark.parametrize(("name", "size", "norms", "fused"), NETWORKS, ids=str)
+def test_a_network_is_adopted(name: str, size: int, norms: int, fused: int) -> None:
+    model = build(name)
+    kinds = [type(module) for module in model.modules()]
+    report = ek.adopt(model, torch.randn(4, 3, size, size), fuse=True)
+    assert report.proof.holds
+    assert [row.adopted for row in report.layers] == [True] * norms
+    assert sum(bool(row.fused) for row in report.layers) == fused
+    ek.release(model)
+    assert [type(module) for module in model.modules()] == kinds
