@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import evenkeel as ek
-from evenkeel.tools._adopt import _followed
+from evenkeel.tools._adopt import _classes, _followed
 
 from ._adopt_nets import BasicBlock, Other, ResNet, images, shaken
 
@@ -333,9 +333,15 @@ def test_a_state_dict_and_a_pickle_travel(net):
     other = ResNet()
     other.load_state_dict(torch.load(saved))
     require_close(net.eval()(images()), other.eval()(images()))
-    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+    pickled = pickle.dumps(net)
+    for twin in (copy.deepcopy(net), pickle.loads(pickled)):
         assert type(twin) is type(net)
         assert type(twin.layer1[0]) is type(net.layer1[0])
+    _classes._rewritten.cache_clear()  # as in another process
+    loaded = pickle.loads(pickled)
+    assert type(loaded) is not type(net)
+    for twin in (copy.deepcopy(net), loaded):
+        assert "in one pass: bn1 + relu" in repr(twin)
         assert torch.equal(twin(images()), net(images()))
         ek.release(twin)
         assert type(twin) is ResNet

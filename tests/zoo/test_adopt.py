@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,7 +28,7 @@ NETWORKS = [
     ("torchvision.resnet18", 64, 20, 17),
     ("torchvision.resnet50", 64, 53, 49),
     ("torchvision.mobilenet_v2", 64, 52, 45),
-    ("torchvision.mobilenet_v3_small", 64, 34, 0),
+    ("torchvision.mobilenet_v3_small", 64, 34, 29),
     ("torchvision.efficientnet_b0", 64, 49, 33),
     ("torchvision.densenet121", 64, 121, 121),
     ("torchvision.regnet_y_400mf", 64, 53, 49),
@@ -65,3 +67,43 @@ def test_a_network_is_adopted(name: str, size: int, norms: int, fused: int) -> N
     assert sum(bool(row.fused) for row in report.layers) == fused
     ek.release(model)
     assert [type(module) for module in model.modules()] == kinds
+
+
+def test_layers_of_timm_keep_their_activation_inside() -> None:
+    import_torchvision()  # which timm imports
+    from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        BatchNormAct2d(3, act_layer=torch.nn.SiLU),
+        BatchNormAct2d(3, act_layer=torch.nn.Softplus, act_kwargs={}, inplace=False),
+        BatchNormAct2d(3, apply_act=False),
+        torch.nn.ReLU(),
+    )
+    original = copy.deepcopy(net)
+    x = torch.randn(4, 3, 5, 5)
+    report = ek.adopt(net, x, fuse=True)
+    assert [row.fused for row in report.layers] == [("silu",), (), ("relu",)]
+    assert "Softplus" in report.layers[1].left
+    assert all(isinstance(net[i], BatchNormAct2d) for i in range(3))
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        torch.testing.assert_close(twin(x), copy.deepcopy(original)(x))
+    synchronized = convert_sync_batchnorm(copy.deepcopy(net)).eval()
+    torch.testing.assert_close(synchronized(x), original.eval()(x))
+    ek.release(net)
+    assert type(net[0]) is BatchNormAct2d
+    assert vars(net[0]).keys() == vars(original[0]).keys()
+
+
+def test_features_are_extracted_from_a_fused_network() -> None:
+    model = build("torchvision.resnet18").eval()
+    import_torchvision()
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    nodes = ["layer1.0.bn1", "layer1.0.relu", "layer2"]
+    x = torch.randn(2, 3, 64, 64)
+    wanted = create_feature_extractor(model, nodes)(x)
+    ek.adopt(model, fuse=True)
+    found = create_feature_extractor(model, nodes)(x)
+    for name in nodes:
+        torch.testing.assert_close(found[name], wanted[name])

@@ -33,7 +33,8 @@ def adopt(
             model, its statistics and the random numbers stay as they were.
         fuse: also compute what follows a batch norm, an activation or the addition of a residual,
             in the same pass. The code of the blocks that call batch norms is traced by
-            ``torch.fx`` and rewritten.
+            ``torch.fx`` and rewritten. (timm's layer, which has its activation inside, needs no
+            such thing.)
 
     Returns:
         The report: ``.model``, ``.layers``, ``.proof``, ``.undo()``, ``.to_dict()``; it prints as

@@ -69,9 +69,10 @@ def become_rewritten(
         sites: what the block's text says.
         inlined: the children whose own code is in it.
     """
+    kind = _rewritten(type(block), sources, sites)
     taken = [(None, *_taken_for_granted(block))]
     vars(block)[_TAKEN] = (*taken, *((part, *_taken_for_granted(part)) for part in inlined))
-    block.__class__ = _rewritten(type(block), sources, sites)
+    block.__class__ = kind
 
 
 def own_attributes(module: nn.Module) -> tuple[str, ...]:
@@ -183,12 +184,8 @@ def _empty(make: Callable[..., type[nn.Module]], *recipe: Any) -> nn.Module:  # 
 
 def _compiled(source: str, original: type) -> Callable[..., Any]:
     name = f"<{original.__name__}.forward, fused by evenkeel {hash(source):x}>"
-    linecache.cache[name] = (
-        len(source),
-        None,
-        source.splitlines(keepends=True),
-        name,
-    )  # for tracebacks
+    lines = source.splitlines(keepends=True)
+    linecache.cache[name] = (len(source), None, lines, name)  # tracebacks show it
     namespace: dict[str, Any] = {}
     exec(compile(source, name, "exec"), namespace)  # noqa: S102 - written by torch.fx from its graph
     return namespace["forward"]

@@ -65,7 +65,7 @@ def prove(before: nn.Module, after: nn.Module, example: Example) -> AdoptionProo
     while not all(one.equal for one in judged.values()) and batches <= _DRAWS:
         similar = example.mapped(lambda t, seed=batches: _similar(t, seed))
         others = _judge(pairs, similar)
-        judged = {key: _of_two(one, others[key]) for key, one in judged.items() if key in others}
+        judged = {key: _of_two(one, others.get(key, one)) for key, one in judged.items()}
         batches += 1
     worst = max(judged, key=lambda key: judged[key].ratio)
     own = judged[worst]
