@@ -33,15 +33,15 @@ NETWORKS = [
     ("torchvision.densenet121", 64, 121, 121),
     ("torchvision.regnet_y_400mf", 64, 53, 49),
     ("torchvision.inception_v3", 96, 94, 94),
-    ("torchvision.googlenet", 64, 0, 0),
+    ("torchvision.googlenet", 64, 57, 57),
     ("timm.resnet18", 64, 20, 17),
-    ("timm.mobilenetv2_100", 64, 52, 0),
-    ("timm.mobilenetv3_small_100", 64, 34, 0),
-    ("timm.efficientnet_b0", 64, 49, 0),
-    ("timm.densenet121", 64, 121, 0),
-    ("timm.regnety_002", 64, 0, 0),
-    ("timm.inception_v3", 96, 94, 0),
-    ("timm.convmixer_768_32", 28, 65, 0),
+    ("timm.mobilenetv2_100", 64, 52, 45),
+    ("timm.mobilenetv3_small_100", 64, 34, 29),
+    ("timm.efficientnet_b0", 64, 49, 42),
+    ("timm.densenet121", 64, 121, 121),
+    ("timm.regnety_002", 64, 44, 27),
+    ("timm.inception_v3", 96, 94, 94),
+    ("timm.convmixer_768_32", 28, 65, 32),
 ]
 
 

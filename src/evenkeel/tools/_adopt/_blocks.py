@@ -27,15 +27,18 @@ def fuse_blocks(model: nn.Module, layers: set[nn.Module]) -> dict[nn.Module, lis
     """Rewrite every block that calls one of these batch norms.
 
     Returns:
-        For each batch norm what each of its calls is fused with, or why it is not.
+        For each batch norm what each of its calls is fused with, or why it is not; those of the
+        outermost block last.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     found: dict[nn.Module, list[Site | str]] = {layer: [] for layer in layers}
-    for block, owned in _owners(modules, layers).items():
+    owned_by = _owners(modules, layers)
+    inside_out = [block for block in reversed(dict.fromkeys(modules.values())) if block in owned_by]
+    for block in inside_out:
         try:
             outcomes = fuse_block(block, layers)
         except UntraceableError as error:
-            for layer in owned:
+            for layer in owned_by[block]:
                 found[layer].append(str(error))
             continue
         for path, sites in outcomes.items():

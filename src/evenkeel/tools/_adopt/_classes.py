@@ -173,7 +173,8 @@ def _subclass(
 
     names = {key: getattr(original, key) for key in ("__module__", "__qualname__", "__doc__")}
     own = {"_evenkeel_original": original, "__reduce_ex__": reduce}
-    return type(original.__name__, bases, {**names, **own, **body})
+    made: Any = type(original.__name__, bases, {**names, **own, **body})
+    return made
 
 
 def _empty(make: Callable[..., type[nn.Module]], *recipe: Any) -> nn.Module:  # noqa: ANN401 - of any class

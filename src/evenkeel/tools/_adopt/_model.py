@@ -113,7 +113,7 @@ def _row(
     reasons = [one for one in outcomes if isinstance(one, str)]
     if fused or not fuse:
         return Adopted(name, kind, fused)
-    # The last word is that of the outermost block.
+    # The outermost block decides about what an inner one returns.
     return Adopted(name, kind, fused, reasons[-1] if reasons else "no code of its block calls it")
 
 

@@ -95,7 +95,8 @@ def _run(model: nn.Module, example: Example) -> Iterator[tuple[tuple[str, str], 
     wanted += [(_split(k), p) for k, p in model.named_parameters() if p.requires_grad]
     loss = _weighted_sum(outputs)
     if loss is not None and wanted:
-        gradients = torch.autograd.grad(loss, [t for _, t in wanted], allow_unused=True)
+        tensors = [t for _, t in wanted]
+        gradients: Any = torch.autograd.grad(loss, tensors, allow_unused=True)
         for ((layer, name), _), gradient in zip(wanted, gradients, strict=True):
             if gradient is not None:
                 yield (layer, f"gradient of {name}".removesuffix(" of ")), gradient

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import fx, nn
@@ -99,27 +99,16 @@ class _OwnCode(fx.Tracer):
 class _Proxy(fx.Proxy):
     """A stand-in that knows ``+=`` from ``+``, as torch's own does not."""
 
-    def _in_place(self, operation: str, other: object) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", in_place, (operation, self, other), {})
-
 
 def _in_place_method(operation: str) -> Callable[[_Proxy, object], fx.Proxy]:
-    return lambda self, other: self._in_place(operation, other)
+    def method(self: _Proxy, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", in_place, (operation, self, other), {})
+
+    return method
 
 
-for _operation in (
-    "iadd",
-    "isub",
-    "imul",
-    "itruediv",
-    "ifloordiv",
-    "imod",
-    "ipow",
-    "imatmul",
-    "iand",
-    "ior",
-    "ixor",
-):
+_OPERATIONS: Final = "iadd isub imul itruediv ifloordiv imod ipow imatmul iand ior ixor"
+for _operation in _OPERATIONS.split():
     setattr(_Proxy, f"__{_operation}__", _in_place_method(_operation))
 
 
@@ -127,7 +116,7 @@ class _TensorProxy(_Proxy):
     """A stand-in that says of itself that it is a tensor."""
 
     @property  # what isinstance() asks where the type itself does not answer
-    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleVariableOverride] - of object's
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride] - nobody sets it
         return torch.Tensor
 
 
