@@ -39,11 +39,11 @@ double weight_of_new(const Entry& entry) {
 
 bool enter(const Entry& entry, bool only_finite) {
   if (only_finite && !all_finite(entry)) return false;
-  const double weight = weight_of_new(entry);
+  const double weight = weight_of_new(entry), rest = 1.0 - weight;  // weight 1 gives the new value
   for (Index i = 0; i < entry.channels; ++i) {
     const double mean = get(entry.running_mean, i), var = get(entry.running_var, i);
-    set(entry.running_mean, i, mean + weight * (get(entry.mean, i) - mean));
-    set(entry.running_var, i, var + weight * (get(entry.var, i) * entry.correction - var));
+    set(entry.running_mean, i, rest * mean + weight * get(entry.mean, i));
+    set(entry.running_var, i, rest * var + weight * (get(entry.var, i) * entry.correction));
   }
   return true;
 }

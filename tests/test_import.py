@@ -31,6 +31,7 @@ def loaded(statement):
         "import evenkeel.kernels; evenkeel.kernels.providers()",
         "import evenkeel.cli",
         "import evenkeel; evenkeel.convert, evenkeel.port, evenkeel.compare, evenkeel.inspect",
+        "import evenkeel; evenkeel.adopt, evenkeel.release",
     ],
 )
 def test_no_framework_is_loaded(statement):

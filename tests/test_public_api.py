@@ -9,8 +9,8 @@ import evenkeel as ek
 
 PUBLIC = {
     "evenkeel": [
-        "Momentum", "Spec", "State", "compare", "convert", "errors", "inspect", "kernels", "nn",
-        "port", "reference",
+        "Momentum", "Spec", "State", "adopt", "compare", "convert", "errors", "inspect", "kernels",
+        "nn", "port", "reference", "release",
     ],
     "evenkeel.kernels": [
         "Candidate", "Explanation", "Moments", "Norm", "Problem", "Provider", "Sums", "choose",
@@ -32,9 +32,11 @@ PUBLIC = {
         "moments", "normalize", "standardize", "stored_variance", "update_running",
     ],
     "evenkeel.tools": [
-        "Cause", "ComparedArray", "Comparison", "ComparisonRow", "Conversion", "Converted", "Count",
-        "FileComparison", "Finding", "Inspection", "LayerRow", "LeftOut", "Port", "Proof", "Range",
-        "Setting", "SettingDifference", "compare", "compare_files", "convert", "inspect", "port",
+        "Adopted", "Adoption", "AdoptionProof", "Cause", "ComparedArray", "Comparison",
+        "ComparisonRow", "Conversion", "Converted", "Count", "FileComparison", "Finding",
+        "Inspection", "LayerRow", "LeftOut", "Measured", "Port", "Proof", "Range", "Release",
+        "Released", "Setting", "SettingDifference", "adopt", "compare", "compare_files", "convert",
+        "inspect", "port", "release",
     ],
 }  # fmt: skip
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from evenkeel import errors, kernels, nn, reference
     from evenkeel.spec import Momentum, Spec, State
-    from evenkeel.tools import compare, convert, inspect, port
+    from evenkeel.tools import adopt, compare, convert, inspect, port, release
 
 __all__ = [
     "Momentum",
     "Spec",
     "State",
+    "adopt",
     "compare",
     "convert",
     "errors",
@@ -26,6 +27,7 @@ __all__ = [
     "nn",
     "port",
     "reference",
+    "release",
 ]
 
 try:
@@ -38,6 +40,7 @@ _HOME: Final[dict[str, str | None]] = {
     "Momentum": "evenkeel.spec",
     "Spec": "evenkeel.spec",
     "State": "evenkeel.spec",
+    "adopt": "evenkeel.tools",
     "compare": "evenkeel.tools",
     "convert": "evenkeel.tools",
     "errors": None,
@@ -46,6 +49,7 @@ _HOME: Final[dict[str, str | None]] = {
     "nn": None,
     "port": "evenkeel.tools",
     "reference": None,
+    "release": "evenkeel.tools",
 }
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
+import evenkeel as ek
 from evenkeel import bench, report
 from evenkeel.cli import app
 from evenkeel.spec import Spec
@@ -36,6 +37,8 @@ FRAMES = {
     "bench": {"## `evenkeel bench --": ""},
     "bench-steps": {"## `evenkeel bench-steps": ""},
     "explain": {"## `evenkeel explain": ""},
+    "adopt": {"### `ek.adopt`": ""},
+    "release": {"### `ek.release`": ""},
     "study": {"## `evenkeel study": ""},
     "convert": {"## `evenkeel convert": ""},
     "compare networks": {"### Two networks": ""},
@@ -182,6 +185,14 @@ def test_records_of_compare(module, tmp_path):
         save_file(layer.state_dict(), tmp_path / f"{name}.safetensors")
     files = [str(tmp_path / f"{name}.safetensors") for name in "ab"]
     require_same(paths(printed("compare", "--json", *files)), "compare files")
+
+
+def test_records_of_adopt_and_release():
+    net = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU())
+    proven = ek.adopt(net, torch.randn(4, 3), fuse=True).to_dict()
+    require_same(paths(proven), "adopt")
+    require_same(paths(proven | {"proof": None}) | paths(proven), "adopt")
+    require_same(paths(ek.release(net).to_dict()), "release")
 
 
 def test_records_of_explain():

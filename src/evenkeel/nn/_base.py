@@ -111,8 +111,8 @@ class NormCore(_NormBase):
                 asked=f"torch.jit.script of {self._label()}",
                 got="a layer that is a subclass of torch's, or has an activation inside",
                 why="the scripting compiler knows torch's own classes only",
-                do="use torch.export or torch.jit.trace on the model in eval() mode, or "
-                "torch.compile to train",
+                do="ek.release(model) gives torch's classes back; or use torch.export or "
+                "torch.jit.trace on the model in eval() mode, or torch.compile to train",
             )
         )
 
@@ -192,25 +192,37 @@ class NormCore(_NormBase):
         _checks.check_mask(x, mask, label)
         return own
 
-    def _run(self, x: Tensor, residual: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _run(
+        self,
+        x: Tensor,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """Normalize with the batch or with the running statistics."""
+        how = activation or self.activation
         if self.training and self.track_running_stats and mask is None and not self.inplace:
-            y = train_step(self, x, residual)
+            y = train_step(self, x, residual, how)
             if y is not None:
                 return y
         own = self._check(x, residual, mask)
         if self.training or own[2] is None or own[3] is None:
-            return self._with_batch_statistics(x, own, residual, mask)
-        return self._with_running_statistics(x, own, residual, mask)
+            return self._with_batch_statistics(x, own, residual, mask, how)
+        return self._with_running_statistics(x, own, residual, mask, how)
 
     def _with_batch_statistics(
-        self, x: Tensor, own: Own, residual: Tensor | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        own: Own,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        activation: Activation,
     ) -> Tensor:
         label = self._label
         _checks.check_eps(self.eps, label)
         if not jit_tracing():
             _checks.check_enough_values(x, label)
-        y, moments = self._normalize_batch(x, own, residual, mask)
+        y, moments = self._normalize_batch(x, own, residual, mask, activation)
         mean, var = own[2:]
         if self.training and self.track_running_stats and mean is not None and var is not None:
             running = Running(mean, var, self.num_batches_tracked, self._skipped)
@@ -221,9 +233,14 @@ class NormCore(_NormBase):
         return y
 
     def _normalize_batch(
-        self, x: Tensor, own: Own, residual: Tensor | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        own: Own,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        activation: Activation,
     ) -> tuple[Tensor, Moments]:
-        return normalize_batch(x, *own[:2], self.eps, self.activation, residual, mask)
+        return normalize_batch(x, *own[:2], self.eps, activation, residual, mask)
 
     def _rule(self) -> Rule:
         if is_strict():
@@ -231,13 +248,17 @@ class NormCore(_NormBase):
         return Rule(self.momentum, self.variance, self.nonfinite)
 
     def _with_running_statistics(
-        self, x: Tensor, own: Own, residual: Tensor | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        own: Own,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        activation: Activation,
     ) -> Tensor:
         """Lower to aten's batch norm, so that exported graphs hold no op of evenkeel."""
         weight, bias = own[:2]
         mean, var = cast("tuple[Tensor, Tensor]", own[2:])
-        how = self.eps, self.activation
-        return normalize_running(x, mean, var, weight, bias, *how, residual, mask)
+        return normalize_running(x, mean, var, weight, bias, self.eps, activation, residual, mask)
 
     # How the layer names itself.
 

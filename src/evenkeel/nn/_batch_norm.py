@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor, fx
 
 from evenkeel.nn._base import Extras, NormCore, leaf_call
 
+if TYPE_CHECKING:
+    from evenkeel.spec import Activation
+
 
 class _Plain(NormCore):
     """The forward pass of the layers that end with scale and shift."""
 
-    def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input: Tensor,
+        mask: Tensor | None = None,
+        *,
+        residual: Tensor | None = None,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """Normalize ``(N, C, *S)``, eq. (1) to (5); see the class for modes and errors.
 
         Args:
             input: ``(N, C, *S)``, floating.
             mask: bool ``(N, *S)``, True = keep. Masked positions enter no statistic, give 0,
                 and have gradient 0.
+            residual: like ``input``; added in the same pass. It belongs to the call and not to
+                the layer, so that nobody who replaces or folds the layer can lose it.
+            activation: applied last, in the same pass; likewise.
         """
         if isinstance(input, fx.Proxy):
             return leaf_call(self, input) if mask is None else leaf_call(self, input, mask)
-        return self._run(input, None, mask)
+        return self._run(input, residual, mask, activation)
 
 
 class _BatchNorm(_Plain):

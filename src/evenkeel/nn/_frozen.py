@@ -80,7 +80,7 @@ class FrozenBatchNorm(NormCore):
         if isinstance(input, fx.Proxy):
             return leaf_call(self, input) if mask is None else leaf_call(self, input, mask)
         own = self._check(input, None, mask)
-        return self._with_running_statistics(input, own, None, mask)
+        return self._with_running_statistics(input, own, None, mask, self.activation)
 
 
 def _nothing_to_freeze(layer: torch.nn.Module) -> str:

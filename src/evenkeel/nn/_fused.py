@@ -94,12 +94,17 @@ class _BatchNormAct(NormCore):
         return own
 
     def _normalize_batch(
-        self, x: Tensor, own: Own, residual: Tensor | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        own: Own,
+        residual: Tensor | None,
+        mask: Tensor | None,
+        activation: Activation,
     ) -> tuple[Tensor, Moments]:
         affine = own[:2]
         if not (self.inplace and _inplace.is_possible(x, *affine)):
-            return super()._normalize_batch(x, own, residual, mask)
-        return _inplace.normalize_batch(x, *affine, self.eps, self.activation, mask, self._label)
+            return super()._normalize_batch(x, own, residual, mask, activation)
+        return _inplace.normalize_batch(x, *affine, self.eps, activation, mask, self._label)
 
     def extra_repr(self) -> str:
         """Text of the settings."""

@@ -24,9 +24,12 @@ from evenkeel.nn.ops import apply_train
 if TYPE_CHECKING:
     from evenkeel.kernels import Moments
     from evenkeel.nn._base import NormCore
+    from evenkeel.spec import Activation
 
 
-def train_step(layer: NormCore, x: Tensor, residual: Tensor | None) -> Tensor | None:
+def train_step(
+    layer: NormCore, x: Tensor, residual: Tensor | None, activation: Activation
+) -> Tensor | None:
     """Normalize a float32 batch on the CPU and let it enter the running statistics.
 
     Returns:
@@ -39,7 +42,7 @@ def train_step(layer: NormCore, x: Tensor, residual: Tensor | None) -> Tensor | 
         return None
     provider = select(x)
     found: list[Moments] = []
-    settings = layer.eps, layer.activation, provider
+    settings = layer.eps, activation, provider
     y = apply_train(unwrap_if_dead(x), weight, bias, residual, None, settings, found)
     if torch._C._current_graph_task_id() != -1:  # a recomputation
         return y

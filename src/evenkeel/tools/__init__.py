@@ -1,5 +1,14 @@
 """Verbs on live models and checkpoints; one private file each."""
 
+from evenkeel.tools._adopt import adopt, release
+from evenkeel.tools._adopt._records import (
+    Adopted,
+    Adoption,
+    AdoptionProof,
+    Measured,
+    Release,
+    Released,
+)
 from evenkeel.tools._compare import compare
 from evenkeel.tools._compare._records import Cause, Comparison, ComparisonRow
 from evenkeel.tools._convert import convert
@@ -12,6 +21,9 @@ from evenkeel.tools._port import port
 from evenkeel.tools._port._records import Port, Proof, SettingDifference
 
 __all__ = [
+    "Adopted",
+    "Adoption",
+    "AdoptionProof",
     "Cause",
     "ComparedArray",
     "Comparison",
@@ -24,14 +36,19 @@ __all__ = [
     "Inspection",
     "LayerRow",
     "LeftOut",
+    "Measured",
     "Port",
     "Proof",
     "Range",
+    "Release",
+    "Released",
     "Setting",
     "SettingDifference",
+    "adopt",
     "compare",
     "compare_files",
     "convert",
     "inspect",
     "port",
+    "release",
 ]
