@@ -135,7 +135,7 @@ def test_a_foreign_capsule_is_not_used() -> None:
 
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     try:
-        assert not _cpu.use_exchange(dt.datetime_CAPI)  # type: ignore[attr-defined]
+        assert not _cpu.use_exchange(dt.datetime_CAPI)  # type: ignore[attr-defined] - no stub has it
         assert load("cpu").moments(torch.ones(2, 3)).count == 2
     finally:
         assert _cpu.use_exchange(capsule)

@@ -143,6 +143,8 @@ def _take_activation(chain: _Chain, block: nn.Module) -> None:
     target = _activation_target(user, passed[-1], block)
     if target is None:
         chain.reason = f"{_called(user, block)} follows"
+        if user.target is followed:
+            chain.reason = "another batch norm adds it in its own pass"
         return
     then = block.get_submodule(target) if isinstance(target, str) else target
     how = activation_of(then)
@@ -249,8 +251,6 @@ def _uses(node: Node) -> str:
 
 def _called(node: Node, block: nn.Module) -> str:
     """What a node calls, in words."""
-    if node.target is followed:
-        return "the pass of another batch norm"
     if node.target is in_place:
         return f"operator.{node.args[0]}"
     if node.op == "call_module":
