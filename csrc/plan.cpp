@@ -15,6 +15,7 @@ constexpr Index kRows = 64;             // rows of a block
 constexpr Index kBlock = 4096;          // positions of a block otherwise
 constexpr Index kExactBlock = 1024;     // the same for doubles, which are summed as doubles
 constexpr Index kFirstShare = 8;        // the first block is that much shorter
+constexpr Index kSweepItem = 131072;    // elements that are worth the channels' numbers of a tile
 constexpr Index kPageBytes = 4096;      // smaller planes are walked several at a time
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
@@ -105,6 +106,16 @@ void plan_job(Job& job) {
   const Index blocks = ceil_div(ceil_div(positions, std::min(wanted, useful)), plan.block);
   plan.span = std::max<Index>(1, blocks) * plan.block;
   plan.parts = std::max<Index>(1, ceil_div(positions, plan.span));
+}
+
+bool plan_sweep(Job& job) {
+  Plan& plan = job.plan;
+  if (!plan.positions_inner || job.N == 1) return false;
+  plan.width = std::min(job.C, kMaxWidth);
+  plan.tiles = ceil_div(job.C, plan.width);
+  plan.span = ceil_div(kSweepItem, plan.width * job.S) * job.S;
+  plan.parts = ceil_div(job.N * job.S, plan.span);
+  return true;
 }
 
 }  // namespace evenkeel

@@ -19,4 +19,11 @@ inline Index element_bytes(DType dtype) {
 // Merges N and S where the strides allow it, and fills job.plan.
 void plan_job(Job& job);
 
+// Beyond that size the caches keep nothing of a pass over x that would help the next one.
+inline constexpr Index kFarBytes = 32 << 20;
+
+// Whether planes that lie one after the other are better written in that order than channel by
+// channel; if so, plans the elementwise pass of the planned job that way.
+bool plan_sweep(Job& job);
+
 }  // namespace evenkeel

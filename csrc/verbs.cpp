@@ -81,6 +81,7 @@ class Run {
     const Index bytes = job_.N * job_.C * job_.S * element_bytes(job_.dtype);
     for (const Target* result : {&job_.y, &job_.dx, &job_.dresidual}) advise(*result, bytes);
     plan_job(job_);
+    bytes_ = bytes;
     const Index worth = job_.N * job_.C * job_.S / kGrain;
     items_ = job_.plan.tiles * job_.plan.parts;
     threads_ = std::max<Index>(1, std::min({allowed, worth, items_}));
@@ -90,12 +91,21 @@ class Run {
   const Kernels& kernels() const { return kernels_; }
 
   // A reduction, an application, or both; either may be null.
-  void operator()(Reduce reduce, Finish finish, Apply apply) const {
-    if (reduce != nullptr && whole_tiles()) return by_tile(reduce, finish, apply);
+  void operator()(Reduce reduce, Finish finish, Apply apply) {
+    sweeps_ = apply != nullptr && in_order_of_memory(reduce) && plan_sweep(apply_ = job_);
+    if (reduce != nullptr && whole_tiles() && !sweeps_) return by_tile(reduce, finish, apply);
     by_item(reduce, finish, apply);
   }
 
  private:
+  // Whether results are better written in the order of memory than tile by tile. A huge page is
+  // cleared as a whole when it is first written to: a tile, with a plane in every one of them, finds
+  // its lines thrown out of the cache again. But a tile's second pass finds in the cache what the
+  // first has read, and that weighs more where dy is read as well, or all of x stays there.
+  bool in_order_of_memory(Reduce reduce) const {
+    return reduce == nullptr || (job_.dy.data == nullptr && bytes_ >= kFarBytes);
+  }
+
   // Whether equal shares of tiles, all parts of a tile on one thread, keep all threads busy.
   bool whole_tiles() const {
     const Index tiles = job_.plan.tiles;
@@ -136,13 +146,25 @@ class Run {
         }
         wait();
       }
-      for (Index item = items.end; apply != nullptr && item-- > items.begin;) {
-        apply(job_, item / parts, item % parts);
-      }
+      if (apply == nullptr || self == team) return;
+      if (sweeps_) return sweep(apply, self, team);
+      for (Index item = items.end; item-- > items.begin;) apply(job_, item / parts, item % parts);
     });
   }
 
+  // The elementwise pass in the order of memory.
+  void sweep(Apply apply, Index self, Index team) const {
+    const Index tiles = apply_.plan.tiles;
+    const Share items(tiles * apply_.plan.parts, self, team);
+    for (Index item = items.begin; item < items.end; ++item) {
+      apply(apply_, item % tiles, item / tiles);
+    }
+  }
+
   Job job_;
+  Job apply_;            // the same, planned for an elementwise pass in the order of memory
+  bool sweeps_ = false;  // whether that plan is used
+  Index bytes_;          // of a tensor like x
   const Kernels& kernels_ = active_kernels();
   Index threads_;
   Index pool_;  // threads that torch uses
@@ -153,32 +175,32 @@ class Run {
 }  // namespace
 
 void run_moments(Job job, Index threads) {
-  const Run run(job, threads);
+  Run run(job, threads);
   run(run.kernels().moments, run.kernels().finish_moments, nullptr);
 }
 
 void run_normalize(Job job, Index threads) {
-  const Run run(job, threads);
+  Run run(job, threads);
   run(nullptr, nullptr, run.kernels().normalize);
 }
 
 void run_backward_reduce(Job job, Index threads) {
-  const Run run(job, threads);
+  Run run(job, threads);
   run(run.kernels().backward_reduce, run.kernels().finish_sums, nullptr);
 }
 
 void run_backward_input(Job job, Index threads) {
-  const Run run(job, threads);
+  Run run(job, threads);
   run(nullptr, nullptr, run.kernels().backward_input);
 }
 
 void run_forward(Job job, Index threads) {
-  const Run run(job, threads);
+  Run run(job, threads);
   run(run.kernels().moments, run.kernels().finish_moments, run.kernels().normalize);
 }
 
 void run_backward(Job job, Index threads) {
-  const Run run(job, threads);
+  Run run(job, threads);
   run(run.kernels().backward_reduce, run.kernels().finish_sums, run.kernels().backward_input);
 }
 
