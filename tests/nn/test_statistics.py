@@ -301,3 +301,48 @@ def test_the_short_way_gives_what_the_general_one_gives(kind, monkeypatch):
     general = run()
     assert len(seen) == 3
     assert all(torch.equal(a, b) for a, b in zip(short, general, strict=True))
+
+
+@pytest.mark.parametrize("activation", ["identity", "relu", "relu6", ("leaky_relu", 0.2)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("provider", ["cpu", "aten", "reference"])
+def test_the_output_stands_for_the_residual_in_the_backward_pass(activation, masked, provider):
+    torch.manual_seed(0)
+    x, residual, dy = (torch.randn(6, 3, 4, 5, dtype=torch.float64) * 4 for _ in range(3))
+    mask = torch.rand(6, 4, 5) < 0.7 if masked else None
+    inputs = [t.requires_grad_() for t in (x, residual)]
+    saved = []
+
+    def keep(tensor):
+        saved.append(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    layer = ek.nn.BatchNormAct2d(3, activation=activation).double()
+    with ek.kernels.use(provider):
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            y = layer(x, residual, mask)
+        first = torch.autograd.grad(y, inputs, dy, retain_graph=True)
+        second = torch.autograd.grad(y, inputs, dy, create_graph=True)
+    assert residual.untyped_storage().data_ptr() not in saved
+    law = torch.nn.BatchNorm2d(3).double()
+    plain = x if mask is None else x.where(mask[:, None], 0.0)
+    if mask is None:
+        z = law(plain) + residual
+    else:
+        kept = mask[:, None].expand_as(x)
+        count = mask.sum()
+        mean = plain.sum((0, 2, 3), keepdim=True) / count
+        var = ((x - mean).square() * kept).sum((0, 2, 3), keepdim=True) / count
+        z = (x - mean) * (var + 1e-5).rsqrt() + residual
+    name, slope = activation if isinstance(activation, tuple) else (activation, 0.0)
+    function = {
+        "identity": lambda z: z,
+        "relu": torch.relu,
+        "relu6": torch.nn.functional.relu6,
+        "leaky_relu": lambda z: torch.nn.functional.leaky_relu(z, slope),
+    }[name]
+    out = function(z) if mask is None else function(z).where(mask[:, None], 0.0)
+    want = torch.autograd.grad(out, inputs, dy)
+    for got in (first, second):
+        for a, b in zip(got, want, strict=True):
+            assert torch.allclose(a, b, rtol=1e-11, atol=1e-11)

@@ -29,7 +29,7 @@ from evenkeel.nn._torch_state import (
     transforms_active,
     unwrap_if_dead,
 )
-from evenkeel.spec import Activation
+from evenkeel.spec import IDENTITY, Activation
 
 if TYPE_CHECKING:
     from evenkeel.kernels import Provider
@@ -116,6 +116,9 @@ class _Train(torch.autograd.Function):
         y, moments = provider.forward(x, weight, bias, eps, activation, residual, mask)
         found.append(moments)
         ctx.moments = moments  # three numbers per channel: hooks that move tensors can leave them
+        ctx.from_output = residual is not None and _has_its_derivative_in_y(activation)
+        if ctx.from_output:
+            residual = None if activation.name == "identity" else y
         ctx.save_for_backward(x, weight, bias, residual, mask)
         return y
 
@@ -123,15 +126,23 @@ class _Train(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         """Gradients of x, weight, bias and residual, eq. (9) and (10)."""
         dy = gradients[0]
-        x, weight, bias, residual, mask = ctx.saved_tensors
+        x, weight, bias, kept, mask = ctx.saved_tensors
         eps, activation, provider = ctx.settings
         if torch.is_grad_enabled() or is_batched(dy):
             needed = ctx.needs_input_grad[:4]
-            inputs = (x, weight, bias, residual)
+            if ctx.from_output:
+                dy = dy if kept is None else dy * _derivative(kept, activation)
+                kept, activation = torch.zeros_like(x).requires_grad_(), IDENTITY
+            inputs = (x, weight, bias, kept)
             return *_differentiable(dy, inputs, needed, mask, eps, activation), *_NO_GRADIENTS
         _, mean, mean_lo, var = ctx.moments
         norm = Norm(mean, mean_lo, var, weight, bias, eps, activation)
-        dx, sums, dresidual = provider.backward(dy, x, norm, residual, mask)
+        if ctx.from_output:
+            dresidual = _before_activation(dy, kept, norm, mask, provider)
+            norm = norm._replace(activation=IDENTITY)
+            dx, sums, _ = provider.backward(dresidual, x, norm, None, mask)
+        else:
+            dx, sums, dresidual = provider.backward(dy, x, norm, kept, mask)
         dz, dz_xhat = sums
         # A conversion to the same type takes a microsecond.
         if weight is not None and weight.dtype is not dz_xhat.dtype:
@@ -145,6 +156,40 @@ class _Train(torch.autograd.Function):
             dresidual,
             *_NO_GRADIENTS,
         )
+
+
+def _has_its_derivative_in_y(activation: Activation) -> bool:
+    """Whether y says all that the backward pass needs to know of z; nothing, for the identity.
+
+    Then y is saved and not the residual: what follows the layer saves y as well, as a rule, while
+    a residual may be kept alive for this alone. Torch's own ReLU saves y, too.
+    """
+    if activation.name == "leaky_relu":
+        return activation.parameter > 0
+    return activation.name in {"identity", "relu", "relu6"}
+
+
+def _derivative(y: Tensor, activation: Activation) -> Tensor:
+    """Eq. (13) at an output of such an activation."""
+    one = torch.ones_like(y)
+    if activation.name == "leaky_relu":
+        return torch.where(y > 0, one, activation.parameter)
+    inside = y > 0 if activation.name == "relu" else (y > 0) & (y < 6)
+    return one * inside
+
+
+def _before_activation(
+    dy: Tensor, y: Tensor | None, norm: Norm, mask: Tensor | None, provider: Provider
+) -> Tensor:
+    """Gradient dz, eq. (9): that of an input of mean 0 and variance 1, which is y."""
+    if y is None:
+        return dy if mask is None else dy.where(mask.unsqueeze(1), 0.0)
+    zero = torch.zeros_like(norm.mean)
+    plain = Norm(zero, zero, torch.ones_like(zero), None, None, 0.0, norm.activation)
+    kept = None if mask is None else mask.reshape(mask.shape[0], -1)
+    views = canonical(dy), canonical(y)
+    dz, _ = provider.backward_input(*views, plain, None, 0, None, kept)
+    return dz.view(y.shape)
 
 
 #: Torch's own ``Function.apply`` would first unwrap all arguments, in slower Python.
