@@ -53,12 +53,12 @@ def bench_steps(
     """
     from evenkeel import bench
 
-    chosen = peers_of(peers, bench.VARIANTS)
     networks = [
         bench.Network(name=name, batch=batch, pixels=pixels, layout=order)
         for name in names_of("--network", network, bench.NETWORKS)
         for order in names_of("--layout", layout, bench.LAYOUTS)
     ]
+    chosen = peers_of(peers, bench.VARIANTS)  # after what was typed: what is installed
     workers = threads or default_threads()
     where = bench.setting(threads=workers, huge_pages=huge_pages)
     records: list[StepRecord] = []
