@@ -243,6 +243,8 @@ def _call_with_copies(verb: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         return getattr(_extension, verb)(*named.values(), _COPIED, torch.get_num_threads())
     except ValueError as error:
         named.update(zip(Norm._fields, named.get("norm", ()), strict=False))
+        if str(error) not in named:  # torch's own, not the name of an argument
+            raise
         raise _refusal(str(error), named[str(error)], x) from None
 
 
@@ -251,7 +253,7 @@ def _refusal(name: str, value: Tensor, x: Tensor) -> Exception:
     do = f"pass {name} of the shape, dtype and device of x"
     why = f"{name} belongs to x element by element"
     if name == "x":
-        why = f"the kernels take (N, C, S) on the CPU, of {', '.join(FLOATS)}"
+        why = f"the kernels take (N, C, *S) on the CPU, of {', '.join(FLOATS)}"
         do = "convert x, or choose another provider"
     elif name == "mask":
         why = "a mask has one bool per (N, S) position, True = keep"
