@@ -103,6 +103,13 @@ struct Call : Job {
     eps = nb::cast<double>(norm[5]);
   }
 
+  // What every verb of the backward pass reads.
+  void set_backward(nb::handle dy_in, const Tensors& norm, nb::handle residual_in) {
+    set_norm(norm);
+    dy = source(dy_in, "dy");
+    residual = source(residual_in, "residual");
+  }
+
   void set_activation(Index code, double number) {
     activation = static_cast<evenkeel::Activation>(code);
     parameter = number;
@@ -168,10 +175,8 @@ Tensors backward_reduce(nb::handle dy, nb::handle x, Tensors norm, Index activat
                           double parameter, nb::handle residual, nb::handle mask,
                           bool copied, Index threads) {
   Call job(x, mask, copied);
-  job.set_norm(norm);
+  job.set_backward(dy, norm, residual);
   job.set_activation(activation, parameter);
-  job.dy = job.source(dy, "dy");
-  job.residual = job.source(residual, "residual");
   const Result dz = per_channel(job), dz_xhat = per_channel(job);
   job.out_dz = dz.data();
   job.out_dz_xhat = dz_xhat.data();
@@ -198,10 +203,8 @@ Tensors backward_input(nb::handle dy, nb::handle x, Tensors norm, Index activati
                          double parameter, nb::handle residual, nb::handle mask, nb::handle dz,
                          nb::handle dz_xhat, Index count, bool copied, Index threads) {
   Call job(x, mask, copied);
-  job.set_norm(norm);
+  job.set_backward(dy, norm, residual);
   job.set_activation(activation, parameter);
-  job.dy = job.source(dy, "dy");
-  job.residual = job.source(residual, "residual");
   job.dz = job.channels(dz, "dz");
   job.dz_xhat = job.channels(dz_xhat, "dz_xhat");
   job.count = static_cast<double>(count);
@@ -234,10 +237,8 @@ Tensors backward(nb::handle dy, nb::handle x, Tensors norm, Index activation,
                    double parameter, nb::handle residual, nb::handle mask, Index count,
                    bool copied, Index threads) {
   Call job(x, mask, copied);
-  job.set_norm(norm);
+  job.set_backward(dy, norm, residual);
   job.set_activation(activation, parameter);
-  job.dy = job.source(dy, "dy");
-  job.residual = job.source(residual, "residual");
   const Result dz = per_channel(job), dz_xhat = per_channel(job);
   job.out_dz = dz.data();
   job.out_dz_xhat = dz_xhat.data();
