@@ -32,19 +32,34 @@ struct Position {
 // The channels and positions of one work item.
 struct Item {
   Index channel, width, rows, begin, end;
+  bool by_plane;
 
   Item(const Job& job, Index tile, Index part)
       : channel(tile * job.plan.width),
         width(least(job.plan.width, job.C - channel)),
         rows(job.plan.rows),
         begin(part * job.plan.span),
-        end(least(begin + job.plan.span, job.N * job.S)) {}
+        end(least(begin + job.plan.span, job.N * job.S)),
+        by_plane(job.plan.by_plane) {}
+
+  // Elements of a long row, and where in it a channel comes first.
+  Index elements() const { return width * rows; }
+  Index first(Index lane) const { return by_plane ? lane * rows : lane; }
 };
 
-// Repeats the numbers of a tile's channels for each of the rows that make a long one.
+// Repeats the numbers of a tile's channels for all elements of a long row.
 template <class E>
 inline void repeat(const Item& item, E* values) {
-  for (Index i = item.width; i < item.width * item.rows; ++i) values[i] = values[i - item.width];
+  if (!item.by_plane) {
+    for (Index i = item.width; i < item.elements(); ++i) values[i] = values[i - item.width];
+    return;
+  }
+  for (Index lane = item.width; lane-- > 0;) {
+    const E value = values[lane];
+    for_vectors<E>(item.rows, [=]<class V>(Index i, auto part) {
+      store(splat<V>(value), values + lane * item.rows + i, part);
+    });
+  }
 }
 
 // The tensors of one pass; absent ones have no data.
@@ -69,6 +84,38 @@ struct Span {
     residual += views.residual.c;
     out += views.out.c;
     dresidual += views.dresidual.c;
+  }
+};
+
+// Spans of equal length: rows, or planes of one channel. Bytes from each to the one that stands in
+// its place in the next batch, where that is known; in tiles of narrow planes or of pieces of rows
+// memory is not read in order, and the processor does not see what comes.
+template <class T>
+struct Batch {
+  const Span<T>* spans;
+  Index number, x_ahead = 0, dy_ahead = 0;
+
+  Batch(const Span<T>* all, Index count) : spans(all), number(count) {}
+
+  // With steps, in elements, from one span to the next.
+  Batch(const Span<T>* all, Index count, Index x_step, Index dy_step) : Batch(all, count) {
+    x_ahead = count * x_step * Index{sizeof(T)};
+    dy_ahead = count * dy_step * Index{sizeof(T)};
+  }
+
+  // Asks for `count` elements from the i-th on of what comes after this span. GCC takes a function
+  // that only prefetches for one without effect, and drops calls of it.
+  EVENKEEL_INLINE void fetch(const Span<T>& span, Index i, Index count) const {
+    if (x_ahead != 0) fetch(span.x + i, x_ahead, count);
+    if (dy_ahead != 0) fetch(span.dy + i, dy_ahead, count);
+  }
+
+ private:
+  EVENKEEL_INLINE static void fetch(const T* from, Index ahead, Index count) {
+    const std::intptr_t first = reinterpret_cast<std::intptr_t>(from) + ahead;
+    for (Index at = 0; at < count * Index{sizeof(T)}; at += kLineBytes) {
+      __builtin_prefetch(reinterpret_cast<const void*>(first + at));
+    }
   }
 };
 
@@ -158,7 +205,7 @@ class Stage {
     gather(views_.residual, channel, begin, end, residual_);
     const Index kept = keep(begin, end);
     const Span<T> kept_values = span(kept);
-    visit(&kept_values, Index{1});
+    visit(Batch<T>(&kept_values, 1));
     scatter(out_, channel, begin, end, views_.out);
     scatter(dresidual_, channel, begin, end, views_.dresidual);
   }
@@ -253,41 +300,59 @@ template <class T, class Visit>
 inline void for_rows(const Job& job, const Views& views, const Item& item, const Visit& visit) {
   Span<T> rows[kBatch];
   Index kept = 0;
+  const bool ahead = views.out.data == nullptr || item.width < job.C;
+  const auto flush = [&] {
+    const Index number = std::exchange(kept, 0);
+    visit(ahead ? Batch<T>(rows, number, views.x.s, views.dy.s) : Batch<T>(rows, number));
+  };
   Position at(job, item.begin);
   for (Index i = item.begin; i < item.end; ++i, at.step(job)) {
     if (keeps(job, at)) {
       rows[kept++] = span_at<T>(views, item.channel, 0, item.width, at);
-      if (kept == kBatch) visit(rows, std::exchange(kept, 0));
+      if (kept == kBatch) flush();
     } else {
       clear_row<T>(views.out, item, at);
       clear_row<T>(views.dresidual, item, at);
     }
   }
-  if (kept > 0) visit(rows, kept);
+  if (kept > 0) flush();
 }
 
-// The same, where several rows at a time make one.
+// The same, where several positions at a time make one row; the last may be shorter.
 template <class T, class Visit>
 inline void for_long_rows(const Job& job, const Views& views, const Item& item,
                           const Visit& visit) {
-  for (Index i = item.begin; i < item.end; i += item.rows) {
-    const Index count = least(item.rows, item.end - i) * item.width;
-    const Span<T> row = span_at<T>(views, item.channel, 0, count, Position(job, i));
-    visit(&row, Index{1});
+  const Index whole = (item.end - item.begin) / item.rows;
+  const Position next(job, item.rows);
+  const auto at = [&](Index row, Index rows) {
+    const Position position(job, item.begin + row * item.rows);
+    return span_at<T>(views, item.channel, 0, rows * item.width, position);
+  };
+  Span<T> rows[kBatch];
+  for (Index row = 0; row < whole; row += kBatch) {
+    const Index number = least(kBatch, whole - row);
+    for (Index i = 0; i < number; ++i) rows[i] = at(row + i, item.rows);
+    visit(Batch<T>(rows, number, next.offset(views.x), next.offset(views.dy)));
   }
+  const Index rest = item.end - item.begin - whole * item.rows;
+  if (rest == 0) return;  // never where planes make a row
+  rows[0] = at(whole, rest);
+  visit(Batch<T>(rows, 1));
 }
 
 template <class T, class Visit>
 inline void for_planes(const Job& job, const Views& views, const Item& item, const Visit& visit) {
+  const bool ahead = views.out.data == nullptr && job.S * Index{sizeof(T)} <= kFarPlaneBytes;
   for_runs(job, item.begin, item.end, [&](const Position& at, Index run) {
     Span<T> plane = span_at<T>(views, item.channel, 0, run, at);
-    for (; plane.lane < item.width; plane.next(views)) visit(&plane, Index{1});
+    for (; plane.lane < item.width; plane.next(views)) {
+      visit(ahead ? Batch<T>(&plane, 1, views.x.n, views.dy.n) : Batch<T>(&plane, 1));
+    }
   });
 }
 
-// All kept elements of an item, in an order that the shape alone decides: visit(spans, number).
-// With adjacent channels the spans are rows, some at a time; otherwise runs of a channel, one at a
-// time.
+// All kept elements of an item, in an order that the shape alone decides: visit(batch).
+// With adjacent channels the spans are rows, otherwise runs of one channel.
 template <class T, class Visit>
 inline void for_spans(const Job& job, const Views& views, const Item& item, const Visit& visit) {
   if (item.rows > 1) {

@@ -21,8 +21,9 @@ struct GradientTerms {
 #pragma omp simd
     for (Index i = 0; i < width; ++i) {
       const double mean = dz_xhat[i] / share;
-      offset[i] = static_cast<E>(-dz[i] / share - mean * terms.shift[i]);
-      slope[i] = static_cast<E>(-mean * terms.inv_std[i]);
+      const Index first = item.first(i);
+      offset[i] = static_cast<E>(-dz[i] / share - mean * terms.shift[first]);
+      slope[i] = static_cast<E>(-mean * terms.inv_std[first]);
     }
     for (E* values : {offset, slope}) repeat(item, values);
   }
@@ -31,12 +32,13 @@ struct GradientTerms {
 template <class T, template <class> class Access, class Act>
 EVENKEEL_NOINLINE void input_spans(const Terms<Real<T>>& terms,
                                    const GradientTerms<Real<T>>& gradient, const Act& act,
-                                   const Span<T>* spans, Index number, bool constant) {
-  for (const Span<T>* one = spans; one < spans + number; ++one) {
-    const Span<T> span = *one;
+                                   const Batch<T>& batch, bool constant) {
+  for (Index k = 0; k < batch.number; ++k) {
+    const Span<T> span = batch.spans[k];
     const Upstream<T, Access, Act> upstream(terms, act, span.lane);
     const Access<Real<T>> offset(gradient.offset, span.lane), slope(gradient.slope, span.lane);
     for_vectors<Real<T>>(span.count, [=]<class V>(Index i, auto part) {
+      batch.fetch(span, i, kWidth<V>);
       V centred, dz;
       upstream.template at<V>(i, span, part, centred, dz);
       const V all = madd(slope.template at<V>(i), centred, dz + offset.template at<V>(i));
@@ -54,8 +56,8 @@ void backward_input(const Job& job, Index tile, Index part) {
   with_form(job, [&]<class T, template <class> class Access>(const auto& act) {
     const Terms<Real<T>> terms(job, item);
     const GradientTerms<Real<T>> gradient(job, item, terms);
-    for_spans<T>(job, views, item, [&](const Span<T>* spans, Index number) {
-      input_spans<T, Access>(terms, gradient, act, spans, number, constant);
+    for_spans<T>(job, views, item, [&](const Batch<T>& batch) {
+      input_spans<T, Access>(terms, gradient, act, batch, constant);
     });
   });
 }

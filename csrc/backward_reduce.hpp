@@ -23,12 +23,11 @@ struct PartialSums {
 
 template <class T, template <class> class Access, class Act>
 EVENKEEL_NOINLINE void reduce_spans(const Terms<Real<T>>& terms, const Act& act,
-                                    const Span<T>* spans, Index number,
-                                    BlockSums<Access, Real<T>>& sums) {
-  const Index lane = spans->lane;
+                                    const Batch<T>& batch, BlockSums<Access, Real<T>>& sums) {
+  const Index lane = batch.spans->lane;
   const Upstream<T, Access, Act> upstream(terms, act, lane);
   const Access<Real<T>> inv_std(terms.inv_std, lane), shift(terms.shift, lane);
-  sums.add(spans, number, [=]<class V>(Index i, const Span<T>& span, auto part) {
+  sums.add(batch, [=]<class V>(Index i, const Span<T>& span, auto part) {
     V centred, dz;
     upstream.template at<V>(i, span, part, centred, dz);
     return Addends<V>{dz, dz, madd(centred, inv_std.template at<V>(i), shift.template at<V>(i))};
@@ -46,8 +45,8 @@ void backward_reduce(const Job& job, Index tile, Index part, double* memory) {
     BlockSums<Access, Real<T>> sums(item);
     for (Item block = item; block.begin < item.end; block.begin = block.end) {
       block.end = least(block.begin + job.plan.block, item.end);
-      for_spans<T>(job, views, block, [&](const Span<T>* spans, Index number) {
-        reduce_spans<T, Access>(terms, act, spans, number, sums);
+      for_spans<T>(job, views, block, [&](const Batch<T>& batch) {
+        reduce_spans<T, Access>(terms, act, batch, sums);
       });
       sums.fold(total.dz, total.dz_lo, total.dz_xhat, total.dz_xhat_lo);
     }

@@ -50,7 +50,8 @@ struct Channels {
 struct Plan {
   bool channels_inner = false;   // channels are adjacent in memory: they are the inner loop
   bool positions_inner = false;  // otherwise: positions are adjacent, none is masked
-  Index rows = 1;                // narrow rows without gaps: so many make one long row
+  Index rows = 1;                // positions that make one long row: narrow rows without gaps,
+  bool by_plane = false;         // or all of n, where planes are small: channel by channel
   Index block = 1;               // positions that are summed before compensation
   Index first_block = 1;         // the first one is shorter, as it is read twice
   Index width = 1;               // channels per tile
@@ -82,7 +83,10 @@ struct Job {
 inline constexpr Index kMaxWidth = 512;   // widest tile of adjacent channels
 inline constexpr Index kMaxPlanes = 32;   // widest tile otherwise
 inline constexpr Index kChunk = 512;      // elements copied at a time where they are not adjacent
-inline constexpr Index kBatch = 4;        // rows, or pairs of vectors, added in float before double
+inline constexpr Index kBatch = 8;        // rows that are summed together
+inline constexpr Index kFloatTerms = 4;   // rows, or pairs of vectors, added in float before double
+inline constexpr Index kLineBytes = 64;   // of the cache
+inline constexpr Index kFarPlaneBytes = 16384;  // beyond, the next plane leaves the cache too soon
 inline constexpr Index kPartialRows = 5;  // numbers per channel in a partial result
 
 // Scratch arrays start at a cache line: full-width loads that straddle two lines cost far more.

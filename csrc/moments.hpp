@@ -1,10 +1,10 @@
 // Mean and variance of each channel, eq. (1), (2) and (4), in one pass over nearly all values.
 //
-// Blocks of values are summed as distances from a shift, in double. The shift is the mean of at
-// least half as many values as are summed before it moves, so that what the one-pass formula
-// loses, a rounding of (shift - mean)^2, is a rounding of a term that the variance contains. Only
-// the first block has to be read twice. Groups of blocks with one shift are merged in a fixed
-// order by the update of Chan, Golub and LeVeque (1979).
+// Blocks of values are summed as distances from a shift, in double. The shift is the mean of a fair
+// share of the values that are summed before it moves, so that what the one-pass formula loses, a
+// rounding of (shift - mean)^2, is a rounding of a term that the variance contains. Only the first
+// block has to be read twice. Groups of blocks with one shift are merged in a fixed order by the
+// update of Chan, Golub and LeVeque (1979).
 #pragma once
 
 #include "sums.hpp"
@@ -53,9 +53,12 @@ class Group {
 
   explicit Group(const Item& item) : item_(item), width_(item.width), sums_(item) { clear(); }
 
+  // Values that may still be summed around this shift.
+  double room() const { return kReach * known_ - count; }
+
   void add(const Job& job, const Item& block) {
     for_spans<T>(job, Views{job.x, {}, {}, {}, {}}, block,
-                 [&](const Span<T>* spans, Index number) { add(spans, number); });
+                 [&](const Batch<T>& batch) { add(batch); });
     sums_.fold(sum_, sum_lo_, squares_, squares_lo_);
   }
 
@@ -64,7 +67,8 @@ class Group {
     first_ = true;
     add(job, block);
     for (Index i = 0; i < width_ && count > 0.0; ++i) shift_[i] += sum_[i] / count;
-    repeat(item_, shift_);
+    spread();
+    known_ = count;
     clear();
   }
 
@@ -86,19 +90,20 @@ class Group {
       merge(width_, count, shift_, rest, m2, squares_lo_, total);
     }
     copy_run(total.hi, 1, width_, shift_, 1);
-    repeat(item_, shift_);
+    spread();
+    known_ = total.count;
     clear();
   }
 
  private:
-  void add(const Span<T>* spans, Index number) {
-    if (first_) take_first(*spans);
+  EVENKEEL_NOINLINE void add(const Batch<T>& batch) {
+    const Span<T>& span = *batch.spans;
+    if (first_) take_first(span);
     // Every channel has as many values as the first one.
-    Index values = 0;
-    for (Index i = 0; i < number; ++i) values += spans[i].lane == 0 ? spans[i].count : 0;
+    const Index values = span.lane == 0 ? batch.number * span.count : 0;
     count += static_cast<double>(kRowwise ? values / width_ : values);
-    const Access<double> shift(shift_, spans->lane);
-    sums_.add(spans, number, [=]<class V>(Index i, const Span<T>& span, auto part) {
+    const Access<double> shift(shifts_, span.lane);
+    sums_.add(batch, [=]<class V>(Index i, const Span<T>& span, auto part) {
       const V distance = keep(load<V>(span.x + i, part) - shift.template at<V>(i), part);
       return Addends<V>{distance, distance, distance};
     });
@@ -107,8 +112,8 @@ class Group {
   // The first span of each channel gives its shift; the channels of a run come in order.
   void take_first(const Span<T>& span) {
     if (span.count == 0) return;
-    copy_run(span.x, 1, kRowwise ? width_ : 1, shift_ + span.lane, 1);
-    repeat(item_, shift_);
+    copy_run(span.x, item_.first(1), kRowwise ? width_ : 1, shift_ + span.lane, 1);
+    spread();
     first_ = !kRowwise && span.lane + 1 < width_;
   }
 
@@ -123,6 +128,11 @@ class Group {
     });
   }
 
+  void spread() {
+    copy_run(shift_, 1, width_, shifts_, 1);
+    repeat(item_, shifts_);
+  }
+
   void clear() {
     count = 0.0;
     for (Index i = 0; i < width_; ++i) {
@@ -130,13 +140,18 @@ class Group {
     }
   }
 
+  // What the one-pass formula loses grows with the share of these values: in units of a rounding of
+  // double, which is next to nothing unless the elements are double themselves.
+  static constexpr double kReach = std::is_same_v<T, double> ? 2.0 : 64.0;
   static constexpr bool kRowwise = std::is_same_v<Access<double>, Each<double>>;
 
   const Item& item_;
   Index width_;
   bool first_ = false;
+  double known_ = 0.0;  // how many values the shift is the mean of
   BlockSums<Access, double> sums_;
   EVENKEEL_ALIGNED double shift_[kMaxWidth] = {};
+  EVENKEEL_ALIGNED double shifts_[kMaxWidth] = {};  // for each element of a long row
   EVENKEEL_ALIGNED double sum_[kMaxWidth];
   EVENKEEL_ALIGNED double sum_lo_[kMaxWidth];
   EVENKEEL_ALIGNED double squares_[kMaxWidth];
@@ -146,14 +161,16 @@ class Group {
 template <class T, template <class> class Access>
 inline void moments_of(const Job& job, const Item& item, Partial& total) {
   Group<T, Access> group(item);
-  Index size = job.plan.first_block;
+  const Index least_size = job.plan.first_block;
   for (Item block = item; block.begin < item.end; block.begin = block.end) {
-    block.end = least(block.begin + size, item.end);
-    const double most = static_cast<double>(block.end - block.begin);
-    if (group.count == 0.0 && total.count < most) group.shift_to_mean(job, block);
+    if (group.room() < static_cast<double>(least_size)) group.close(total);
+    const double room = std::fmin(group.room(), static_cast<double>(job.plan.block));
+    const Index whole = static_cast<Index>(room) / least_size;  // runs stay whole as well
+    block.end = least(block.begin + (whole > 0 ? whole : 1) * least_size, item.end);
+    if (group.room() < static_cast<double>(block.end - block.begin)) {
+      group.shift_to_mean(job, block);
+    }
     group.add(job, block);
-    if (group.count >= total.count) group.close(total);
-    size = least(job.plan.block, block.end - item.begin);
   }
   group.close(total);
 }

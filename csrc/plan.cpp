@@ -7,14 +7,18 @@ namespace evenkeel {
 namespace {
 
 constexpr Index kWantedItems = 128;     // enough to keep that many threads busy
-constexpr Index kLeastItem = 65536;     // elements below which splitting a tile does not pay
+constexpr Index kLeastItem = 131072;    // elements below which splitting a tile does not pay
 constexpr Index kFewestChannels = 8;    // narrower rows are walked channel by channel
 constexpr Index kFewestPositions = 16;  // shorter runs are copied together
 constexpr Index kLongRow = 256;         // elements that several narrow rows make together
-constexpr Index kRows = 64;             // rows of a block
+constexpr Index kSmallPlane = 64;       // smaller planes make long rows, too,
+constexpr Index kManyPlanes = 16;       // if a channel has so many, or they are shorter than a run
+constexpr Index kRows = 128;            // rows of a block
+constexpr Index kExactRows = 64;        // the same for doubles, which are summed as doubles
 constexpr Index kBlock = 4096;          // positions of a block otherwise
-constexpr Index kExactBlock = 1024;     // the same for doubles, which are summed as doubles
-constexpr Index kFirstShare = 8;        // the first block is that much shorter
+constexpr Index kExactBlock = 1024;     // the same for doubles
+constexpr Index kFirstShare = 32;       // the first block is that much shorter
+constexpr Index kExactShare = 8;        // the same for doubles
 constexpr Index kSweepItem = 131072;    // elements that are worth the channels' numbers of a tile
 constexpr Index kPageBytes = 4096;      // smaller planes are walked several at a time
 
@@ -57,8 +61,17 @@ bool positions_adjacent(Job& job) {
   return adjacent;
 }
 
+// Small planes that follow each other: those of one n are a row, like a row of adjacent channels.
+bool planes_in_rows(Job& job) {
+  bool dense = job.mask.data == nullptr && 0 < job.S && job.S < kSmallPlane;
+  dense = dense && (job.N >= kManyPlanes || job.S < kFewestPositions);
+  for_views(job, [&](auto& view) { dense = dense && view.s == 1 && view.c == job.S; });
+  return dense;
+}
+
 // Channels per tile. Small planes go together, since memory is fast only where it is read in order.
 Index tile_width(const Job& job) {
+  if (job.plan.by_plane) return std::min(job.C, kMaxWidth / job.S);
   if (job.plan.channels_inner) return std::min(job.C, kMaxWidth);
   if (!job.plan.positions_inner || job.x.c != job.S) return 1;
   const Index planes = ceil_div(kPageBytes, job.S * element_bytes(job.dtype));
@@ -67,6 +80,7 @@ Index tile_width(const Job& job) {
 
 // Rows that make a long one: as many as a tile has room for, where they follow each other.
 Index rows_together(Job& job) {
+  if (job.plan.by_plane) return job.S;
   bool dense = job.plan.channels_inner && job.plan.tiles == 1 && job.N == 1;
   dense = dense && job.mask.data == nullptr;
   for_views(job, [&](auto& view) { dense = dense && view.s == job.C; });
@@ -76,17 +90,18 @@ Index rows_together(Job& job) {
 // Blocks are whole rows, or whole runs where these are short.
 void plan_blocks(Job& job) {
   Plan& plan = job.plan;
+  const bool exact = job.dtype == DType::f64;
+  const Index share = exact ? kExactShare : kFirstShare;
   if (plan.channels_inner) {
-    plan.block = kRows * plan.rows;
-    plan.first_block = plan.block / kFirstShare;
+    plan.block = (exact ? kExactRows : kRows) * plan.rows;
+    plan.first_block = plan.block / share;
     return;
   }
-  const Index most = job.dtype == DType::f64 ? kExactBlock : kBlock;
   const auto whole = [&](Index size) {
     return 0 < job.S && job.S < size ? ceil_div(size, job.S) * job.S : size;
   };
-  plan.block = whole(most);
-  plan.first_block = whole(most / kFirstShare);
+  plan.block = whole(exact ? kExactBlock : kBlock);
+  plan.first_block = whole((exact ? kExactBlock : kBlock) / share);
 }
 
 }  // namespace
@@ -97,6 +112,8 @@ void plan_job(Job& job) {
   const Index positions = job.N * job.S;
   plan.channels_inner = channels_adjacent(job);
   plan.positions_inner = !plan.channels_inner && positions_adjacent(job);
+  plan.by_plane = !plan.channels_inner && planes_in_rows(job);
+  if (plan.by_plane) plan.channels_inner = true;
   plan.width = tile_width(job);
   plan.tiles = job.C == 0 ? 0 : ceil_div(job.C, plan.width);
   plan.rows = rows_together(job);
@@ -111,6 +128,8 @@ void plan_job(Job& job) {
 bool plan_sweep(Job& job) {
   Plan& plan = job.plan;
   if (!plan.positions_inner || job.N == 1) return false;
+  plan.channels_inner = plan.by_plane = false;
+  plan.rows = 1;
   plan.width = std::min(job.C, kMaxWidth);
   plan.tiles = ceil_div(job.C, plan.width);
   plan.span = ceil_div(kSweepItem, plan.width * job.S) * job.S;

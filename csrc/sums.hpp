@@ -61,6 +61,43 @@ inline double total(Doubles lanes) {
   return values[0];
 }
 
+// Two sums of terms of type E for each place of a vector, in double.
+template <class E>
+struct Lanes;
+
+template <>
+struct Lanes<double> {
+  Pair<Doubles> sums;
+
+  void take(const Pair<Doubles>& terms) {
+    sums.first += terms.first;
+    sums.second += terms.second;
+  }
+};
+
+template <>
+struct Lanes<float> {
+  Pair<Doubles> low, high;
+
+  void take(const Pair<Floats>& terms) {
+    add_widened(terms.first, low.first, high.first);
+    add_widened(terms.second, low.second, high.second);
+  }
+};
+
+inline double sum(Index count, const double* values) {
+  Doubles lanes{};
+  double tail = 0.0;
+  for_vectors<double>(count, [&]<class V>(Index i, auto part) {
+    if constexpr (kIsVector<V>) {
+      lanes += load<V>(values + i, part);
+    } else {
+      tail += values[i];
+    }
+  });
+  return total(lanes) + tail;
+}
+
 // Sums of the channels of a tile over one block, of terms of type E.
 template <template <class> class Access, class E>
 class BlockSums;
@@ -71,137 +108,191 @@ class BlockSums<Same, E> {
  public:
   explicit BlockSums(const Item& item) : width_(item.width) { clear(); }
 
-  // term.operator()<V>(i, span) gives the Addends of the elements from i on.
-  template <class S, class Term>
-  void add(const S* span, Index, const Term& term) {
-    using V = Vector<E>;
+  // Spans of the same channel. term.operator()<V>(i, span, part) gives the Addends from i on.
+  template <class T, class Term>
+  EVENKEEL_INLINE void add(const Batch<T>& batch, const Term& term) {
     constexpr Index width = kWidth<V>;
-    const S local = *span;
-    Lanes& lanes = lanes_[local.lane];
+    Sums& sums = sums_[batch.spans->lane];
     Pair<V> even, odd;
-    Index i = 0, pending = 0;
-    for (; i + 2 * width <= local.count; i += 2 * width) {
-      even += term.template operator()<V>(i, local, All());
-      odd += term.template operator()<V>(i + width, local, All());
-      if (std::is_same_v<E, float> && ++pending == kBatch) {
-        lanes.take(even, odd);
-        even = odd = Pair<V>();
-        pending = 0;
-      }
+    Index pending = 0;
+    const auto count_pair = [&] {
+      if (std::is_same_v<E, double> || ++pending < kFloatTerms) return;
+      sums.take(even, odd);
+      even = odd = Pair<V>();
+      pending = 0;
+    };
+    const Span<T> span = *batch.spans;
+    Index i = 0;
+    for (; i + 2 * width <= span.count; i += 2 * width) {
+      batch.fetch(span, i, 2 * width);
+      even += term.template operator()<V>(i, span, All());
+      odd += term.template operator()<V>(i + width, span, All());
+      count_pair();
     }
-    if (i + width <= local.count) {
-      even += term.template operator()<V>(i, local, All());
+    if (i + width <= span.count) {
+      even += term.template operator()<V>(i, span, All());
       i += width;
     }
 #if defined(EVENKEEL_MASKS)
-    if (i < local.count) odd += term.template operator()<V>(i, local, First(local.count - i));
+    if (i < span.count) odd += term.template operator()<V>(i, span, First(span.count - i));
 #else
-    for (; i < local.count; ++i) {
+    for (; i < span.count; ++i) {
       Pair<E> one;
-      one += term.template operator()<E>(i, local, All());
-      lanes.first_tail += one.first;
-      lanes.second_tail += one.second;
+      one += term.template operator()<E>(i, span, All());
+      sums.tail.first += one.first;
+      sums.tail.second += one.second;
     }
 #endif
-    lanes.take(even, odd);
+    sums.take(even, odd);
   }
 
   // first + first_lo += the first sum, likewise the second; starts again from zero.
   void fold(double* first, double* first_lo, double* second, double* second_lo) {
     for (Index i = 0; i < width_; ++i) {
-      const Lanes& lanes = lanes_[i];
-      accumulate(total(lanes.first + lanes.first_high) + lanes.first_tail, first[i], first_lo[i]);
-      accumulate(total(lanes.second + lanes.second_high) + lanes.second_tail, second[i],
-                 second_lo[i]);
+      const Pair<double> all = sums_[i].all();
+      accumulate(all.first, first[i], first_lo[i]);
+      accumulate(all.second, second[i], second_lo[i]);
     }
     clear();
   }
 
  private:
-  struct Lanes {
-    Doubles first, first_high, second, second_high;
-    double first_tail, second_tail;
+  using V = Vector<E>;
 
-    template <class V>
-    void take(Pair<V> even, Pair<V> odd) {
-      add_widened(even.first + odd.first, first, first_high);
-      add_widened(even.second + odd.second, second, second_high);
+  struct Sums {
+    Lanes<E> lanes;
+    Pair<double> tail;
+
+    void take(const Pair<V>& even, const Pair<V>& odd) {
+      lanes.take({even.first + odd.first, even.second + odd.second});
+    }
+
+    Pair<double> all() const {
+      if constexpr (std::is_same_v<E, double>) {
+        return {total(lanes.sums.first) + tail.first, total(lanes.sums.second) + tail.second};
+      } else {
+        return {total(lanes.low.first + lanes.high.first) + tail.first,
+                total(lanes.low.second + lanes.high.second) + tail.second};
+      }
     }
   };
 
   void clear() {
-    for (Index i = 0; i < width_; ++i) lanes_[i] = Lanes{};
+    for (Index i = 0; i < width_; ++i) sums_[i] = Sums();
   }
 
   Index width_;
-  Lanes lanes_[kMaxPlanes];
+  Sums sums_[kMaxPlanes];
 };
 
-// Spans of one element for each channel.
+// Spans of one element for each channel. A strip of channels is summed down all rows at once: the
+// sums stay in registers, and nothing is stored that a load from the next row could wait for.
 template <class E>
 class BlockSums<Each, E> {
  public:
-  explicit BlockSums(const Item& item) : width_(item.width), all_(item.width * item.rows) {
-    clear();
-  }
+  explicit BlockSums(const Item& item) : item_(item) { clear(); }
 
-  template <class S, class Term>
-  void add(const S* rows, Index number, const Term& term) {
-    if (number == kBatch) {
-      add_rows<kBatch>(rows, kBatch, term);
-    } else {
-      add_rows<1>(rows, number, term);
-    }
+  template <class T, class Term>
+  void add(const Batch<T>& rows, const Term& term) {
+    constexpr Index strip = kStrip * kWidth<V>;
+    const Index count = rows.spans->count;
+    Index i = 0;
+    for (; i + strip <= count; i += strip) add_strip<kStrip>(rows, i, term, All());
+    for (; i + kWidth<V> <= count; i += kWidth<V>) add_strip<1>(rows, i, term, All());
+#if defined(EVENKEEL_MASKS)
+    if (i < count) add_strip<1>(rows, i, term, First(count - i));
+#else
+    for (; i < count; ++i) add_column(rows, i, term);
+#endif
   }
 
   void fold(double* first, double* first_lo, double* second, double* second_lo) {
-    for (Index i = 0; i < all_; i += width_) {
-      accumulate(width_, first_ + i, first, first_lo);
-      accumulate(width_, second_ + i, second, second_lo);
+    if (item_.by_plane) {
+      for (Index i = 0; i < item_.width; ++i) {
+        accumulate(sum(item_.rows, first_ + item_.first(i)), first[i], first_lo[i]);
+        accumulate(sum(item_.rows, second_ + item_.first(i)), second[i], second_lo[i]);
+      }
+    } else {
+      for (Index i = 0; i < item_.elements(); i += item_.width) {
+        accumulate(item_.width, first_ + i, first, first_lo);
+        accumulate(item_.width, second_ + i, second, second_lo);
+      }
     }
     clear();
   }
 
  private:
-  // All rows, `together` at a time.
-  template <Index together, class S, class Term>
-  void add_rows(const S* rows, Index number, const Term& term) {
-    double *first = first_, *second = second_;
-    for (const S* row = rows; row < rows + number; row += together) {
-      S local[together];
-      for (Index k = 0; k < together; ++k) local[k] = row[k];
-      for_vectors<E>(rows->count, [=]<class V>(Index i, auto part) {
-        Pair<V> pair;
-#pragma GCC unroll 8
-        for (Index k = 0; k < together; ++k) pair += term.template operator()<V>(i, local[k], part);
-        add_to(pair.first, first + i);
-        add_to(pair.second, second + i);
-      });
+  using V = Vector<E>;
+  // Vectors side by side: as many as there are registers for sums, terms and the channels' numbers.
+  static constexpr Index kStrip = kRegisters / (std::is_same_v<E, double> ? 8 : 16);
+
+  template <Index strip, class T, class Term, class Part>
+  void add_strip(const Batch<T>& rows, Index i, const Term& term, Part part) {
+    constexpr Index width = kWidth<V>;
+    const Index number = rows.number;
+    Lanes<E> sums[strip];
+#pragma GCC unroll 4
+    for (Index k = 0; k < strip; ++k) sums[k] = read_lanes(i + k * width);
+    const Index together = std::is_same_v<E, double> ? number : kFloatTerms;
+    for (Index begin = 0; begin < number; begin += together) {
+      const Index end = least(begin + together, number);
+      Pair<V> terms[strip];
+      for (Index row = begin; row < end; ++row) {
+        const Span<T> local = rows.spans[row];
+        rows.fetch(local, i, strip * width);
+#pragma GCC unroll 4
+        for (Index k = 0; k < strip; ++k) {
+          terms[k] += term.template operator()<V>(i + k * width, local, part);
+        }
+      }
+#pragma GCC unroll 4
+      for (Index k = 0; k < strip; ++k) sums[k].take(terms[k]);
+    }
+#pragma GCC unroll 4
+    for (Index k = 0; k < strip; ++k) write_lanes(sums[k], i + k * width);
+  }
+
+  template <class T, class Term>
+  void add_column(const Batch<T>& rows, Index i, const Term& term) {
+    for (Index row = 0; row < rows.number; ++row) {
+      Pair<E> one;
+      one += term.template operator()<E>(i, rows.spans[row], All());
+      first_[i] += one.first;
+      second_[i] += one.second;
     }
   }
 
-  template <class V>
-  static void add_to(V value, double* sums) {
-    if constexpr (kIsVector<V>) {
-      Doubles low = load<Doubles>(sums), high = Doubles{};
-      double* next = sums + kWidth<Doubles>;
-      if constexpr (kWidth<V> > kWidth<Doubles>) high = load<Doubles>(next);
-      add_widened(value, low, high);
-      store(low, sums);
-      if constexpr (kWidth<V> > kWidth<Doubles>) store(high, next);
+  Lanes<E> read_lanes(Index i) const {
+    if constexpr (std::is_same_v<E, double>) {
+      return {load<Doubles>(first_ + i), load<Doubles>(second_ + i)};
     } else {
-      *sums += value;
+      const Index next = i + kWidth<Doubles>;
+      return {{load<Doubles>(first_ + i), load<Doubles>(second_ + i)},
+              {load<Doubles>(first_ + next), load<Doubles>(second_ + next)}};
+    }
+  }
+
+  void write_lanes(const Lanes<E>& sums, Index i) {
+    if constexpr (std::is_same_v<E, double>) {
+      store(sums.sums.first, first_ + i);
+      store(sums.sums.second, second_ + i);
+    } else {
+      const Index next = i + kWidth<Doubles>;
+      store(sums.low.first, first_ + i);
+      store(sums.low.second, second_ + i);
+      store(sums.high.first, first_ + next);
+      store(sums.high.second, second_ + next);
     }
   }
 
   void clear() {
-    for (Index i = 0; i < all_; ++i) first_[i] = second_[i] = 0.0;
+    for (Index i = 0; i < item_.elements(); ++i) first_[i] = second_[i] = 0.0;
   }
 
-  Index width_, all_;
-  // Apart by no multiple of 4096 bytes: a load would wait for a store with the same lower bits.
-  EVENKEEL_ALIGNED double first_[kMaxWidth + 128];
-  EVENKEEL_ALIGNED double second_[kMaxWidth + 128];
+  const Item& item_;
+  // Room for the vector that holds the last channels.
+  EVENKEEL_ALIGNED double first_[kMaxWidth + 16];
+  EVENKEEL_ALIGNED double second_[kMaxWidth + 16];
 };
 
 }  // namespace

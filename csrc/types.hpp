@@ -11,8 +11,10 @@
 
 #if defined(_MSC_VER)
 #define EVENKEEL_NOINLINE __declspec(noinline)
+#define EVENKEEL_INLINE __forceinline
 #else
 #define EVENKEEL_NOINLINE [[gnu::noinline]]
+#define EVENKEEL_INLINE [[gnu::always_inline]]
 #endif
 
 namespace evenkeel::EVENKEEL_ISA {

@@ -20,11 +20,11 @@ namespace evenkeel::EVENKEEL_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-inline constexpr Index kBytes = 64;
+inline constexpr Index kBytes = 64, kRegisters = 32;
 #elif defined(__AVX2__)
-inline constexpr Index kBytes = 32;
+inline constexpr Index kBytes = 32, kRegisters = 16;
 #else
-inline constexpr Index kBytes = 16;
+inline constexpr Index kBytes = 16, kRegisters = 16;
 #endif
 
 #if !defined(__GNUC__)

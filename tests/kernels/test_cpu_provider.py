@@ -34,7 +34,9 @@ THREADED = {
     "wide rows": lambda: torch.randn(2, 90001, 1),
     "narrow rows": lambda: torch.randn(70001, 3, 1),
     "several rows in one": lambda: torch.randn(10007, 12, 1),
-    "small planes": lambda: torch.randn(33, 70, 49),
+    "small planes": lambda: torch.randn(133, 70, 49),
+    "tiny planes": lambda: torch.randn(2001, 60, 9),
+    "middling planes": lambda: torch.randn(33, 70, 196),
     "strided": lambda: torch.randn(5, 23, 2801)[:, ::2, ::3],
 }
 
@@ -296,18 +298,22 @@ def _far_first_value(n: int) -> Tensor:
 FAR = (_far_first_block, _far_half, _far_first_value, lambda n: torch.linspace(0, 1e6, n))
 
 
-@pytest.mark.parametrize("layout", ["planes", "rows", "masked"])
+@pytest.mark.parametrize("layout", ["planes", "small planes", "rows", "masked"])
 @pytest.mark.parametrize("means", FAR)
 def test_moments_survive_blocks_that_lie_far_apart(
     means: Callable[[int], Tensor], layout: str, isa: str
 ) -> None:
-    n, channels = 100_003, 9
+    n, channels = 100_008, 9
     torch.manual_seed(2)
     values = (torch.randn(channels, n, dtype=torch.float64) + means(n).double()).float()
     mask = torch.ones(n, dtype=torch.bool)
     if layout == "masked":  # hardly anything is left of the first blocks
         mask = torch.rand(n) < torch.where(torch.arange(n) < 3000, 0.002, 0.9)
-    x = values.t().contiguous()[..., None] if layout == "rows" else values[None]
+    x = values[None]
+    if layout == "rows":
+        x = values.t().contiguous()[..., None]
+    elif layout == "small planes":
+        x = values.view(channels, -1, 9).transpose(0, 1).contiguous()
     moments = load("cpu").moments(x, mask[None] if layout == "masked" else None)
     kept = values[:, mask].double()
     var, mean = torch.var_mean(kept, dim=1, correction=0)

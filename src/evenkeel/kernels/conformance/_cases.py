@@ -143,6 +143,8 @@ def _shape_cases() -> Iterator[Case]:
     for size in (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 255, 257, 1025):
         yield Case(f"S={size}", shape=(3, 3, size))
         yield Case(f"N={size} rows", shape=(size + 1, 3))
+    for shape in ((17, 23, 7, 7), (300, 11, 4), (2, 60, 9), (16, 9, 63), (300, 3, 196), (300, 520)):
+        yield Case(f"tiles {shape}", shape=shape)
     for size in (2047, 4096, 4097, 8191, 16385, 65537):
         yield Case(f"block edge S={size}", shape=(1, 2, size))
         yield Case(f"block edge N={size}", shape=(size, 2))
