@@ -28,7 +28,10 @@ _MOST_STEPS: Final = 200
 #: Seconds after which a peer that does not answer is given up.
 _PATIENCE: Final = 300.0
 #: Makes glibc's allocator ask for huge pages.
-_HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+_HUGE_PAGES: Final = "glibc.malloc.hugetlb=1"
+#: Blocks of up to 32 MiB, the most that glibc allows here, are kept for the next step. Without this
+#: the order of earlier blocks decides which of them go back to the system, from peer to peer.
+_KEPT: Final = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1099511627776"
 _Case = TypeVar("_Case", "Case", "Network")
 
 
@@ -81,7 +84,8 @@ def measure(
         huge_pages: give them to the memory allocator of every process (glibc on Linux).
         progress: told after each case.
     """
-    with _workers([_Worker(peer, threads, huge_pages) for peer in peers]) as workers:
+    tunables = f"{_KEPT}:{_HUGE_PAGES}" if huge_pages else _KEPT
+    with _workers([_Worker(peer, threads, tunables) for peer in peers]) as workers:
         for number, case in enumerate(cases, start=1):
             yield from _measure_case(case, workers, rounds)
             progress(number, len(cases))
@@ -109,8 +113,9 @@ def measure_steps(
             minutes.
         progress: told after each network.
     """
+    tunables = _HUGE_PAGES if huge_pages else ""
     for number, network in enumerate(networks, start=1):
-        fresh = [_Worker(peer, threads, huge_pages, patience) for peer in peers]
+        fresh = [_Worker(peer, threads, tunables, patience) for peer in peers]
         with _workers(fresh) as workers:
             timings = list(_measure_case(network, workers, rounds))
             for timing, worker in zip(timings, workers, strict=True):
@@ -149,7 +154,7 @@ class _Worker:
 
     peer: Peer
     threads: int
-    huge_pages: bool
+    tunables: str  # of glibc's allocator; other systems do not look at them
     patience: float = _PATIENCE
     process: BaseProcess = field(init=False)
     pipe: Connection = field(init=False)
@@ -163,7 +168,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         arguments = (theirs, self.peer, self.threads)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
-        with _environment(_HUGE_PAGES if self.huge_pages else {}):
+        with _environment({"GLIBC_TUNABLES": self.tunables} if self.tunables else {}):
             self.process.start()
         theirs.close()
 
