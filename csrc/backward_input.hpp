@@ -9,12 +9,12 @@ namespace {
 // dx = scale (dz + offset + slope (x - hi)): eq. (10) with xhat multiplied out.
 template <class E>
 struct GradientTerms {
-  EVENKEEL_ALIGNED E offset[kMaxWidth];
-  EVENKEEL_ALIGNED E slope[kMaxWidth];
+  EVENKEEL_ALIGNED E offset[kMaxRow];
+  EVENKEEL_ALIGNED E slope[kMaxRow];
 
   GradientTerms(const Job& job, const Item& item, const Terms<E>& terms) {
     const double share = job.count > 0.0 ? job.count : 1.0;
-    double dz[kMaxWidth], dz_xhat[kMaxWidth];
+    double dz[kMaxRow], dz_xhat[kMaxRow];
     load_channels(job.dz, item.channel, item.width, 0.0, dz);
     load_channels(job.dz_xhat, item.channel, item.width, 0.0, dz_xhat);
     const Index width = item.width;

@@ -127,12 +127,18 @@ void plan_job(Job& job) {
 
 bool plan_sweep(Job& job) {
   Plan& plan = job.plan;
-  if (!plan.positions_inner || job.N == 1) return false;
-  plan.channels_inner = plan.by_plane = false;
-  plan.rows = 1;
-  plan.width = std::min(job.C, kMaxWidth);
+  if (plan.channels_inner && !plan.by_plane) {
+    if (plan.tiles == 1) return false;
+    plan.width = std::min(job.C, kMaxRow);
+    plan.span = ceil_div(kSweepItem, plan.width);
+  } else {
+    if (!plan.positions_inner || job.N == 1) return false;
+    plan.channels_inner = plan.by_plane = false;
+    plan.rows = 1;
+    plan.width = std::min(job.C, kMaxWidth);
+    plan.span = ceil_div(kSweepItem, plan.width * job.S) * job.S;
+  }
   plan.tiles = ceil_div(job.C, plan.width);
-  plan.span = ceil_div(kSweepItem, plan.width * job.S) * job.S;
   plan.parts = ceil_div(job.N * job.S, plan.span);
   return true;
 }

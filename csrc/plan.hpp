@@ -22,8 +22,8 @@ void plan_job(Job& job);
 // Beyond that size the caches keep nothing of a pass over x that would help the next one.
 inline constexpr Index kFarBytes = 32 << 20;
 
-// Whether planes that lie one after the other are better written in that order than channel by
-// channel; if so, plans the elementwise pass of the planned job that way.
+// Whether the elementwise pass can go through memory from end to end where the tiles of the sums do
+// not: plane by plane, or row by row; if so, plans it that way.
 bool plan_sweep(Job& job);
 
 }  // namespace evenkeel

@@ -11,14 +11,14 @@ namespace {
 // what is added anyway: xhat = (x - hi) inv_std + shift, z = (x - hi) scale + bias.
 template <class E>
 struct Terms {
-  EVENKEEL_ALIGNED E hi[kMaxWidth];
-  EVENKEEL_ALIGNED E inv_std[kMaxWidth];
-  EVENKEEL_ALIGNED E shift[kMaxWidth];
-  EVENKEEL_ALIGNED E scale[kMaxWidth];
-  EVENKEEL_ALIGNED E bias[kMaxWidth];
+  EVENKEEL_ALIGNED E hi[kMaxRow];
+  EVENKEEL_ALIGNED E inv_std[kMaxRow];
+  EVENKEEL_ALIGNED E shift[kMaxRow];
+  EVENKEEL_ALIGNED E scale[kMaxRow];
+  EVENKEEL_ALIGNED E bias[kMaxRow];
 
   Terms(const Job& job, const Item& item) {
-    double mean[kMaxWidth], lo[kMaxWidth], r[kMaxWidth], weight[kMaxWidth], beta[kMaxWidth];
+    double mean[kMaxRow], lo[kMaxRow], r[kMaxRow], weight[kMaxRow], beta[kMaxRow];
     load_channels(job.mean, item.channel, item.width, 0.0, mean);
     load_channels(job.mean_lo, item.channel, item.width, 0.0, lo);
     load_channels(job.var, item.channel, item.width, 1.0, r);
