@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from evenkeel.bench._networks import Network
     from evenkeel.bench._session import Timing
 
-_PACKAGES: Final = ("torch", "torchvision", "keras", "tensorflow", "jax", "flax")
+_PACKAGES: Final = (
+    "torch",
+    "torchvision",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "jax",
+    "flax",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
