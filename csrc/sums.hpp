@@ -108,7 +108,7 @@ class BlockSums<Same, E> {
  public:
   explicit BlockSums(const Item& item) : width_(item.width) { clear(); }
 
-  // Spans of the same channel. term.operator()<V>(i, span, part) gives the Addends from i on.
+  // One span. term.operator()<V>(i, span, part) gives the Addends of its elements from i on.
   template <class T, class Term>
   EVENKEEL_INLINE void add(const Batch<T>& batch, const Term& term) {
     constexpr Index width = kWidth<V>;
