@@ -7,7 +7,8 @@ namespace evenkeel {
 namespace {
 
 constexpr Index kWantedItems = 128;     // enough to keep that many threads busy
-constexpr Index kLeastItem = 131072;    // elements below which splitting a tile does not pay
+constexpr Index kGoodItem = 131072;     // elements of an item that pay for its setup,
+constexpr Index kFewItems = 16;         // unless there would be fewer than that
 constexpr Index kFewestChannels = 8;    // narrower rows are walked channel by channel
 constexpr Index kFewestPositions = 16;  // shorter runs are copied together
 constexpr Index kLongRow = 256;         // elements that several narrow rows make together
@@ -118,8 +119,11 @@ void plan_job(Job& job) {
   plan.tiles = job.C == 0 ? 0 : ceil_div(job.C, plan.width);
   plan.rows = rows_together(job);
   plan_blocks(job);
-  const Index useful = std::max<Index>(1, positions * plan.width / kLeastItem);
-  const Index wanted = plan.tiles == 0 ? 1 : ceil_div(kWantedItems, plan.tiles);
+  const Index elements = positions * plan.width;
+  const Index tiles = std::max<Index>(1, plan.tiles);
+  const Index few = std::clamp<Index>(elements / kGrain, 1, ceil_div(kFewItems, tiles));
+  const Index useful = std::max(few, elements / kGoodItem);
+  const Index wanted = ceil_div(kWantedItems, tiles);
   const Index blocks = ceil_div(ceil_div(positions, std::min(wanted, useful)), plan.block);
   plan.span = std::max<Index>(1, blocks) * plan.block;
   plan.parts = std::max<Index>(1, ceil_div(positions, plan.span));
