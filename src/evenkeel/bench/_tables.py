@@ -82,7 +82,7 @@ def _sites(key: tuple[str, ...], group: Sequence[Record]) -> Table:
     peers = list(dict.fromkeys(one.peer for one in group if one.peer != US))
     table = _table(f"{suite}, {dtype}, channels {layout}, {mode}: ms, and times evenkeel's")
     table.add_column("site", no_wrap=True)
-    table.add_column("n", justify="right")
+    table.add_column("n", justify="right", no_wrap=True, min_width=2)
     for name in (US, *peers):
         table.add_column(name.replace("-", "\n"), justify="right", no_wrap=True)
     times = {(one.site, one.peer): one.median for one in group}
@@ -117,4 +117,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _times(theirs: float | None, ours: float | None) -> str:
-    return "-" if theirs is None or ours is None else f"{theirs / ours:.2f}x"
+    if theirs is None or ours is None:
+        return "-"
+    times = theirs / ours
+    return f"{times:.2f}x" if times < 10 else f"{times:.1f}x"
