@@ -94,11 +94,31 @@ struct Call : Job {
     bias = channels(beta, "bias");
   }
 
-  // mean, mean_lo, var, weight, bias, eps
+  // Where the statistics of the batch go, and where the second pass finds them.
+  void set_moments(void* mean_at, void* mean_lo_at, void* var_at) {
+    out_mean = mean_at;
+    out_mean_lo = mean_lo_at;
+    out_var = var_at;
+    const DType type = dtype == DType::f64 ? DType::f64 : DType::f32;
+    mean = {out_mean, type, 1};
+    mean_lo = {out_mean_lo, type, 1};
+    var = {out_var, type, 1};
+  }
+
+  // mean, mean_lo, var, weight, bias, eps; or `train`'s three in one, None, None, weight, ...
   void set_norm(const Tensors& norm) {
-    mean = channels(norm[0], "mean");
-    mean_lo = channels(norm[1], "mean_lo");
-    var = channels(norm[2], "var");
+    if (norm[1].is_none()) {
+      const Tensor all = tensor(norm[0], "mean", 1);
+      if (all.dtype != DType::f32 || all.shape[0] != 3 * C) throw nb::value_error("mean");
+      const auto* first = static_cast<const float*>(all.data);
+      mean = {first, all.dtype, 1};
+      mean_lo = {first + C, all.dtype, 1};
+      var = {first + 2 * C, all.dtype, 1};
+    } else {
+      mean = channels(norm[0], "mean");
+      mean_lo = channels(norm[1], "mean_lo");
+      var = channels(norm[2], "var");
+    }
     set_affine(norm[3], norm[4]);
     eps = nb::cast<double>(norm[5]);
   }
@@ -152,9 +172,7 @@ void unlocked(void (*run)(Job, Index), const Job& job, Index threads) {
 Tensors moments(nb::handle x, nb::handle mask, bool copied, Index threads) {
   Call job(x, mask, copied);
   const Result mean = per_channel(job), mean_lo = per_channel(job), var = per_channel(job);
-  job.out_mean = mean.data();
-  job.out_mean_lo = mean_lo.data();
-  job.out_var = var.data();
+  job.set_moments(mean.data(), mean_lo.data(), var.data());
   unlocked(evenkeel::run_moments, job, threads);
   return tensors(mean.object, mean_lo.object, var.object);
 }
@@ -220,12 +238,7 @@ Tensors forward(nb::handle x, nb::handle weight, nb::handle bias, double eps, In
   job.set_activation(activation, parameter);
   job.residual = job.source(residual, "residual");
   const Result mean = per_channel(job), mean_lo = per_channel(job), var = per_channel(job);
-  job.out_mean = mean.data();
-  job.out_mean_lo = mean_lo.data();
-  job.out_var = var.data();
-  job.mean = mean.channels();
-  job.mean_lo = mean_lo.channels();
-  job.var = var.channels();
+  job.set_moments(mean.data(), mean_lo.data(), var.data());
   job.source(out, "out");  // refuses what is not like x
   Result y = out.is_none() ? like(x) : Result(nb::borrow(out));
   job.y = y.target();
@@ -234,7 +247,7 @@ Tensors forward(nb::handle x, nb::handle weight, nb::handle bias, double eps, In
 }
 
 Tensors backward(nb::handle dy, nb::handle x, Tensors norm, Index activation,
-                   double parameter, nb::handle residual, nb::handle mask, Index count,
+                   double parameter, nb::handle residual, nb::handle mask, std::optional<Index> count,
                    bool copied, Index threads) {
   Call job(x, mask, copied);
   job.set_backward(dy, norm, residual);
@@ -244,7 +257,7 @@ Tensors backward(nb::handle dy, nb::handle x, Tensors norm, Index activation,
   job.out_dz_xhat = dz_xhat.data();
   job.dz = dz.channels();
   job.dz_xhat = dz_xhat.channels();
-  job.count = static_cast<double>(count);
+  job.count = static_cast<double>(count.value_or(job.N * job.S));
   const Tensors found = input_gradients(job, evenkeel::run_backward, x, residual, threads);
   return tensors(found[0], found[1], dz.object, dz_xhat.object);
 }
@@ -257,23 +270,61 @@ evenkeel::Vector vector(nb::handle object, const char* name, Index size) {
   return {const_cast<void*>(found.data), found.dtype == DType::f64, found.strides[0]};
 }
 
+evenkeel::Entry entry_of(nb::handle running_mean, nb::handle running_var, nb::handle batches,
+                         Index size) {
+  evenkeel::Entry entry;
+  entry.running_mean = vector(running_mean, "running_mean", size);
+  entry.running_var = vector(running_var, "running_var", size);
+  entry.channels = size;
+  if (batches.is_none()) return entry;
+  const Tensor counter = tensor(batches, "batches", 0);
+  if (counter.dtype != evenkeel::kInt64) throw nb::value_error("batches");
+  entry.batches = static_cast<Index*>(const_cast<void*>(counter.data));
+  return entry;
+}
+
 bool enter(nb::handle running_mean, nb::handle running_var, nb::handle batches, nb::handle mean,
            nb::handle var, double correction, std::optional<double> momentum, bool only_finite) {
   const Index size = tensor(mean, "mean", 1).shape[0];
-  evenkeel::Entry entry{vector(running_mean, "running_mean", size),
-                        vector(running_var, "running_var", size),
-                        vector(mean, "mean", size),
-                        vector(var, "var", size),
-                        size};
-  if (!batches.is_none()) {
-    const Tensor counter = tensor(batches, "batches", 0);
-    if (counter.dtype != evenkeel::kInt64) throw nb::value_error("batches");
-    entry.batches = static_cast<Index*>(const_cast<void*>(counter.data));
-  }
+  evenkeel::Entry entry = entry_of(running_mean, running_var, batches, size);
+  entry.mean = vector(mean, "mean", size);
+  entry.var = vector(var, "var", size);
   entry.correction = correction;
-  entry.cumulative = !momentum.has_value();
-  entry.momentum = momentum.value_or(0.0);
+  entry.set_momentum(momentum);
   return evenkeel::enter(entry, only_finite);
+}
+
+// An ordinary training step, all of it in float32: `forward`, and `enter` where there is a running
+// mean. The statistics of the batch, for `backward`, are one tensor: mean, mean_lo, var. With two
+// calls and two results less it is for small tensors, where these take the time.
+Tensors train(nb::handle x, nb::handle weight, nb::handle bias, double eps, Index activation,
+              double parameter, nb::handle residual, nb::handle running_mean,
+              nb::handle running_var, nb::handle batches, bool biased,
+              std::optional<double> momentum, bool only_finite, Index threads) {
+  Call job(x, nb::none(), false);
+  const Index count = job.N * job.S;
+  if (job.dtype != DType::f32 || count < 2) throw nb::value_error("x");
+  job.set_affine(weight, bias);
+  if (job.weight.dtype != DType::f32 || job.bias.dtype != DType::f32) throw nb::value_error("weight");
+  job.eps = eps;
+  job.set_activation(activation, parameter);
+  job.residual = job.source(residual, "residual");
+  const bool enters = !running_mean.is_none();
+  evenkeel::Entry entry;
+  if (enters) entry = entry_of(running_mean, running_var, batches, job.C);  // refuses, if it does
+  Result y = like(x);
+  job.y = y.target();
+  const Result statistics(evenkeel::empty(3 * job.C, DType::f32));
+  auto* mean = static_cast<float*>(statistics.data());
+  float* var = mean + 2 * job.C;
+  job.set_moments(mean, mean + job.C, var);
+  unlocked(evenkeel::run_forward, job, threads);
+  entry.mean = {mean, false, 1};
+  entry.var = {var, false, 1};
+  entry.correction = biased ? 1.0 : static_cast<double>(count) / static_cast<double>(count - 1);
+  entry.set_momentum(momentum);
+  const bool entered = !enters || evenkeel::enter(entry, only_finite);
+  return tensors(y.object, statistics.object, nb::bool_(entered));
 }
 
 }  // namespace
@@ -299,7 +350,11 @@ NB_MODULE(_cpu, m) {
         "parameter"_a, "residual"_a.none(), "mask"_a.none(), "out"_a.none(), "copied"_a,
         "threads"_a);
   m.def("backward", &backward, "dy"_a, "x"_a, "norm"_a, "activation"_a, "parameter"_a,
-        "residual"_a.none(), "mask"_a.none(), "count"_a, "copied"_a, "threads"_a);
+        "residual"_a.none(), "mask"_a.none(), "count"_a.none(), "copied"_a, "threads"_a);
+  m.def("train", &train, "x"_a, "weight"_a.none(), "bias"_a.none(), "eps"_a, "activation"_a,
+        "parameter"_a, "residual"_a.none(), "running_mean"_a.none(), "running_var"_a.none(),
+        "batches"_a.none(), "biased"_a, "momentum"_a.none(), "only_finite"_a, "threads"_a,
+        "A training step in float32: y, (mean, mean_lo, var) in one, whether the batch entered.");
   m.def("enter", &enter, "running_mean"_a, "running_var"_a, "batches"_a.none(), "mean"_a, "var"_a,
         "correction"_a, "momentum"_a.none(), "only_finite"_a,
         "Move running statistics towards those of a batch; False where it holds NaN or Inf.");

@@ -26,7 +26,12 @@ def backward_input(dy: object, x: object, norm: tuple[object, ...], activation: 
 
 def forward(x: object, weight: object | None, bias: object | None, eps: float, activation: int, parameter: float, residual: object | None, mask: object | None, out: object | None, copied: bool, threads: int) -> tuple[object, ...]: ...
 
-def backward(dy: object, x: object, norm: tuple[object, ...], activation: int, parameter: float, residual: object | None, mask: object | None, count: int, copied: bool, threads: int) -> tuple[object, ...]: ...
+def backward(dy: object, x: object, norm: tuple[object, ...], activation: int, parameter: float, residual: object | None, mask: object | None, count: int | None, copied: bool, threads: int) -> tuple[object, ...]: ...
+
+def train(x: object, weight: object | None, bias: object | None, eps: float, activation: int, parameter: float, residual: object | None, running_mean: object | None, running_var: object | None, batches: object | None, biased: bool, momentum: float | None, only_finite: bool, threads: int) -> tuple[object, ...]:
+    """
+    A training step in float32: y, (mean, mean_lo, var) in one, whether the batch entered.
+    """
 
 def enter(running_mean: object, running_var: object, batches: object | None, mean: object, var: object, correction: float, momentum: float | None, only_finite: bool) -> bool:
     """

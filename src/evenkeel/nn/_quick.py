@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from evenkeel.kernels import select
+from evenkeel.kernels import Moments, select
 from evenkeel.nn._statistics import Running, commit
 from evenkeel.nn._strict import is_strict
 from evenkeel.nn._torch_state import ordinary, unwrap_if_dead
-from evenkeel.nn.ops import apply_train
+from evenkeel.nn.ops import record_train
 
 if TYPE_CHECKING:
-    from evenkeel.kernels import Moments
     from evenkeel.nn._base import NormCore
     from evenkeel.spec import Activation
 
@@ -38,22 +37,29 @@ def train_step(
     parameters, buffers = layer._parameters, layer._buffers
     weight, bias = parameters.get("weight"), parameters.get("bias")
     mean, var = buffers.get("running_mean"), buffers.get("running_var")
-    if mean is None or var is None or not _is_ordinary(layer, x, (weight, bias, mean), residual):
+    if mean is None or var is None or not _is_ordinary(layer, x, (weight, bias), residual):
         return None
-    provider = select(x)
-    found: list[Moments] = []
-    settings = layer.eps, activation, provider
-    y = apply_train(unwrap_if_dead(x), weight, bias, residual, None, settings, found)
-    if torch._C._current_graph_task_id() != -1:  # a recomputation
-        return y
-    moments, batches = found[0], buffers["num_batches_tracked"]
-    count: Any = moments.count
-    correction = 1.0 if layer.variance == "biased" else count / (count - 1)
-    how = moments, layer.momentum, correction
+    provider: Any = select(x)
+    if provider.name != "cpu":
+        return None
+    recomputation = torch._C._current_graph_task_id() != -1
+    batches = buffers["num_batches_tracked"]
+    running = None if recomputation else (mean, var, batches)
     only_finite = layer.nonfinite != "propagate" and not is_strict()
-    if not provider.update_running(mean, var, batches, *how, only_finite=only_finite):
-        running = Running(mean, var, batches, layer._skipped)
-        if commit(running, moments, layer._rule(), layer._label):
+    rule = layer.variance == "biased", layer.momentum, only_finite
+    x = unwrap_if_dead(x)
+    found = provider.train(x, weight, bias, layer.eps, activation, residual, running, rule)
+    if found is None:
+        return None
+    y, statistics, entered = found
+    if torch.is_grad_enabled():
+        settings = layer.eps, activation, provider
+        made = y, (statistics, None, None)
+        y = record_train(x, weight, bias, residual, None, settings, made)
+    if not entered:
+        moments = Moments(x.numel() // x.shape[1], *statistics.chunk(3))
+        held = Running(mean, var, batches, layer._skipped)
+        if commit(held, moments, layer._rule(), layer._label):
             layer._reported = 1
     return y
 
@@ -61,24 +67,11 @@ def train_step(
 def _is_ordinary(
     layer: NormCore, x: Tensor, own: tuple[Tensor | None, ...], residual: Tensor | None
 ) -> bool:
-    weight, bias, mean = own
-    if (
-        not ordinary()
-        or type(x) is not Tensor
-        or type(weight) is not Parameter
-        or type(bias) is not Parameter
-        or mean is None
-        or not x.is_cpu
-        or not (x.dtype is weight.dtype is bias.dtype is mean.dtype is torch.float32)
-        or not layer.eps > 0
-        or x.dim() not in layer._ranks
-    ):
+    """Whether torch and the tensors are as in most training steps; the kernel asks for the rest."""
+    if type(x) is not Tensor or type(own[0]) is not Parameter or type(own[1]) is not Parameter:
         return False
-    channels = x.shape[1]
-    if not channels == weight.shape[0] == mean.shape[0] or x.numel() <= channels:
+    served = x.is_cpu and x.dtype is torch.float32 and x.dim() in layer._ranks and layer.eps > 0
+    if not (served and ordinary()):
         return False
-    if residual is None:
-        return True
     # A residual that is no plain tensor may be a wrapper that has outlived its transform.
-    same = type(residual) is Tensor and unwrap_if_dead(residual) is residual
-    return same and residual.shape == x.shape and residual.dtype is x.dtype
+    return residual is None or (type(residual) is Tensor and unwrap_if_dead(residual) is residual)

@@ -65,10 +65,12 @@ def normalize_batch(
         y like ``x``, and the moments, which carry no gradient.
     """
     if ordinary() and type(x) in _PLAIN:
-        found: list[Moments] = []
-        tensors = (t if t is None else unwrap_if_dead(t) for t in (x, weight, bias, residual))
-        y = apply_train(*tensors, mask, (eps, activation, select(x)), found)
-        return y, found[0]
+        provider = select(x)
+        x, weight, bias, residual = _alive(x), _alive(weight), _alive(bias), _alive(residual)
+        with torch.no_grad():
+            y, moments = provider.forward(x, weight, bias, eps, activation, residual, mask)
+        settings, made = (eps, activation, provider), (y, moments[1:])
+        return record_train(x, weight, bias, residual, mask, settings, made), moments
     if torch.compiler.is_compiling():
         return _through_custom_op(x, weight, bias, eps, activation, residual, mask)
     if transforms_active() or forward_ad_active() or jit_tracing():
@@ -76,6 +78,11 @@ def normalize_batch(
     if dispatch_mode_active():
         return _through_custom_op(x, weight, bias, eps, activation, residual, mask)
     return _composite.normalize_batch(x, weight, bias, eps, activation, residual, mask)
+
+
+def _alive(tensor: Any) -> Any:
+    """A wrapper that has outlived its transform is replaced by what it wraps."""
+    return None if tensor is None else unwrap_if_dead(tensor)
 
 
 def _through_custom_op(
@@ -94,7 +101,7 @@ def _through_custom_op(
 
 
 class _Train(torch.autograd.Function):
-    """The ordinary path: one provider runs the forward and the backward pass.
+    """The ordinary path: the provider that ran the forward pass runs the backward pass.
 
     It has no ``setup_context``: functorch never comes here, and torch inspects the signature of
     such a function at every call, which took 6 % of training a small network.
@@ -109,13 +116,16 @@ class _Train(torch.autograd.Function):
         residual: Tensor | None,
         mask: Tensor | None,
         settings: tuple[float, Activation, Provider],
-        found: list[Moments],
+        made: tuple[Tensor, tuple[Tensor | None, ...]],
     ) -> Tensor:
-        """Output; the moments go into ``found``. The normalized input is not saved."""
-        eps, activation, provider = ctx.settings = settings
-        y, moments = provider.forward(x, weight, bias, eps, activation, residual, mask)
-        found.append(moments)
-        ctx.moments = moments  # three numbers per channel: hooks that move tensors can leave them
+        """Record what has been made: y, and mean, mean_lo and var. They are no tensors to autograd.
+
+        Three numbers per channel: hooks that move saved tensors can leave them. The normalized
+        input is not saved.
+        """
+        y, ctx.statistics = made
+        ctx.settings = settings
+        _, activation, _ = settings
         ctx.from_output = residual is not None and _has_its_derivative_in_y(activation)
         if ctx.from_output:
             residual = None if activation.name == "identity" else y
@@ -135,7 +145,7 @@ class _Train(torch.autograd.Function):
                 kept, activation = torch.zeros_like(x).requires_grad_(), IDENTITY
             inputs = (x, weight, bias, kept)
             return *_differentiable(dy, inputs, needed, mask, eps, activation), *_NO_GRADIENTS
-        _, mean, mean_lo, var = ctx.moments
+        mean, mean_lo, var = ctx.statistics
         norm = Norm(mean, mean_lo, var, weight, bias, eps, activation)
         if ctx.from_output:
             dresidual = _before_activation(dy, kept, norm, mask, provider)
@@ -184,7 +194,7 @@ def _before_activation(
     """Gradient dz, eq. (9): that of an input of mean 0 and variance 1, which is y."""
     if y is None:
         return dy if mask is None else dy.where(mask.unsqueeze(1), 0.0)
-    zero = torch.zeros_like(norm.mean)
+    zero = norm.mean.new_zeros(y.shape[1])
     plain = Norm(zero, zero, torch.ones_like(zero), None, None, 0.0, norm.activation)
     kept = None if mask is None else mask.reshape(mask.shape[0], -1)
     views = canonical(dy), canonical(y)
@@ -193,7 +203,7 @@ def _before_activation(
 
 
 #: Torch's own ``Function.apply`` would first unwrap all arguments, in slower Python.
-apply_train: Any = super(torch.autograd.Function, _Train).apply  # pyright: ignore[reportAttributeAccessIssue] - no stub
+record_train: Any = super(torch.autograd.Function, _Train).apply  # pyright: ignore[reportAttributeAccessIssue] - no stub
 
 
 def _differentiable(

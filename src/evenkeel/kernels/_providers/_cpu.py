@@ -187,13 +187,46 @@ class CpuProvider:
         """`backward_reduce` and `backward_input`, with the values in cache between the passes."""
         codes = _UNDONE if undo else _ACTIVATIONS
         how = codes[norm.activation.name], norm.activation.parameter
-        given = dy, x, norm, *how, residual, mask, _count(x, mask)
+        given = dy, x, norm, *how, residual, mask, None if mask is None else _count(x, mask)
         try:
             found: Any = _extension.backward(*given, _AS_IT_IS, torch.get_num_threads())
         except ValueError:
             found = _call_with_copies("backward", given)
         dx, dresidual, dz, dz_xhat = found
         return dx, Sums(dz, dz_xhat), dresidual
+
+    def train(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        activation: Activation,
+        residual: Tensor | None,
+        running: tuple[Tensor, Tensor, Tensor | None] | None,
+        rule: tuple[bool, float | None, bool],
+    ) -> tuple[Tensor, Tensor, bool] | None:
+        """`forward` and `update_running` in one call, for small tensors of float32.
+
+        ``running`` is mean, variance and number of batches, or None to change none; ``rule`` says
+        whether the variance is stored biased, the momentum, and whether a batch enters only if it
+        is finite.
+
+        Returns:
+            y; mean, mean_lo and var one after the other, which `backward` takes as the mean of a
+            :class:`Norm` whose mean_lo and var are None; and whether the batch has entered. None
+            where the extension does not read some argument, and then nothing has changed.
+        """
+        how = _ACTIVATIONS[activation.name], activation.parameter
+        mean, var, batches = running or (None, None, None)
+        given = x, weight, bias, eps, *how, residual, mean, var, batches, *rule
+        try:
+            found: Any = _extension.train(*given, torch.get_num_threads())
+        except ValueError:
+            return None
+        if mean is not None and var is not None and found[2]:
+            _mark_written(mean, var, batches)
+        return found
 
     def update_running(
         self,
@@ -213,8 +246,8 @@ class CpuProvider:
             entered = _extension.enter(*old, *new, correction, momentum, only_finite)
         except ValueError:  # 16-bit statistics, which torch's own layers may have
             return update_running(*old, moments, momentum, correction, only_finite=only_finite)
-        if entered:  # autograd must know, should it have saved them
-            increment_version(old[:2] if batches is None else (*old[:2], batches))
+        if entered:
+            _mark_written(*old)
         return entered
 
 
@@ -271,6 +304,11 @@ def _refusal(name: str, value: Tensor, x: Tensor) -> Exception:
             do=do,
         )
     )
+
+
+def _mark_written(mean: Tensor, var: Tensor, batches: Tensor | None) -> None:
+    """Autograd must know, should it have saved them."""
+    increment_version((mean, var) if batches is None else (mean, var, batches))
 
 
 def _how(activation: Activation) -> tuple[int, float]:
