@@ -274,35 +274,6 @@ def test_freezing_needs_statistics():
         ek.nn.FrozenBatchNorm.from_batch_norm(ek.nn.BatchNorm1d(3, track_running_stats=False))
 
 
-@pytest.mark.parametrize("kind", ["plain", "fused", "cumulative", "biased", "no counter"])
-def test_the_short_way_gives_what_the_general_one_gives(kind, monkeypatch):
-    def run():
-        torch.manual_seed(0)
-        if kind == "fused":
-            layer = ek.nn.BatchNormAct1d(3)
-        elif kind == "cumulative":
-            layer = ek.nn.BatchNorm1d(3, momentum=None)
-        else:
-            layer = ek.nn.BatchNorm1d(3, variance="biased" if kind == "biased" else "unbiased")
-        if kind == "no counter":
-            layer.num_batches_tracked = None
-        others = (batch(5),) if kind == "fused" else ()
-        results = []
-        for seed in range(3):
-            x = batch(seed).requires_grad_()
-            y = layer(x, *others)
-            y.square().sum().backward()
-            results += [y, x.grad]
-        return [*results, *layer.state_dict().values(), layer.weight.grad, layer.bias.grad]
-
-    short = run()
-    seen = []
-    monkeypatch.setattr("evenkeel.nn._base.train_step", lambda *_: seen.append(1))
-    general = run()
-    assert len(seen) == 3
-    assert all(torch.equal(a, b) for a, b in zip(short, general, strict=True))
-
-
 @pytest.mark.parametrize("activation", ["identity", "relu", "relu6", ("leaky_relu", 0.2)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("provider", ["cpu", "aten", "reference"])

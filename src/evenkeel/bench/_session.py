@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from evenkeel.bench._networks import Network
     from evenkeel.bench._peers import Peer
 
-#: Steps of one peer before the next one has its turn last at least this long.
+#: Seconds that the steps of one peer last at least, before the next one has its turn.
 _TURN: Final = 0.02
-_MOST_STEPS: Final = 200
 #: Seconds after which a peer that does not answer is given up.
 _PATIENCE: Final = 300.0
 #: Makes glibc's allocator ask for huge pages.
@@ -137,8 +136,7 @@ def _measure_case(case: _Case, workers: Sequence[_Worker], rounds: int) -> Itera
             yield Timing(case, worker.peer.name, None, None, None, 0, worker.problem)
         else:
             low, middle, high = _quantiles(worker.rounds)
-            steps = worker.steps * rounds
-            yield Timing(case, worker.peer.name, middle, low, high, steps)
+            yield Timing(case, worker.peer.name, middle, low, high, worker.steps)
 
 
 def _quantiles(values: list[float]) -> tuple[float, float, float]:
@@ -173,27 +171,23 @@ class _Worker:
         theirs.close()
 
     def prepare(self, case: Case | Network) -> None:
-        """Warm up, and find out how many steps make a turn; a dead process is replaced."""
+        """Warm up; a dead process is replaced."""
         if not self.process.is_alive():
             self.pipe.close()
             self.start()
         self.rounds = []
+        self.steps = 0
         self.problem = self._ask("prepare", case) or ""
-        if seconds := self._time(3):
-            wanted = round(_TURN / max(statistics.median(seconds), 1e-7))
-            self.steps = max(1, min(_MOST_STEPS, wanted))
 
     def take_turn(self) -> None:
         """One round."""
-        if seconds := self._time(self.steps):
+        if seconds := [] if self.problem else self._ask("time", _TURN):
             self.rounds.append(statistics.median(seconds))
+            self.steps += len(seconds)
 
     def memory(self) -> Memory | None:
         """What a step of the network takes; None where there is a problem."""
         return None if self.problem else self._ask("memory", None)
-
-    def _time(self, steps: int) -> list[float]:
-        return [] if self.problem else self._ask("time", steps) or []
 
     def _ask(self, request: str, argument: object) -> Any:  # noqa: ANN401 - what the worker sends
         """The answer; None where there is none, and then :attr:`problem` says why."""
