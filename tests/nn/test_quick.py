@@ -151,3 +151,20 @@ def test_a_batch_with_nan_is_reported_and_kept_out(monkeypatch: pytest.MonkeyPat
     assert int(layer.nonfinite_batches) == 1
     assert torch.equal(layer.running_mean, torch.zeros(3))
     assert int(layer.num_batches_tracked) == 0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("activation", "inplace"),
+    [("identity", False), ("relu", False), ("gelu", False), ("identity", True), ("elu", True)],
+)
+def test_no_gradient_is_a_view(activation: str, inplace: bool, layout: torch.memory_format) -> None:
+    """Autograd adds others to it in place only then; a view costs a tensor and a pass."""
+    layer = _layer((4, 3, 5, 6), activation=activation, inplace=inplace)
+    seen: list[bool] = []
+    inputs: list[Tensor] = []
+    for _ in range(1 if inplace else 2):
+        inputs.append(torch.randn(4, 3, 5, 6).to(memory_format=layout).requires_grad_() * 1.0)
+        inputs[-1].register_hook(lambda gradient: seen.append(gradient._is_view()))
+    layer(*inputs).backward(torch.randn(4, 3, 5, 6).to(memory_format=layout))
+    assert seen == [False] * len(inputs)

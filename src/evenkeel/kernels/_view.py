@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,6 +23,20 @@ def canonical(x: Tensor) -> Tensor:
     if x.stride(1) == 1 and x.shape[1] > 1 and not _collapses(x):
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     return x.flatten(2)
+
+
+def shaped(value: Tensor, x: Tensor) -> Tensor:
+    """A new result ``(N, C, S)`` in the shape of ``x``, as no view.
+
+    Autograd lets nobody write into a view that a custom function returned, as
+    ``ReLU(inplace=True)`` after the layer would; nor does it add to a gradient in place while a
+    view holds on to what it was made from.
+    """
+    if value.shape == x.shape:
+        return value
+    if not value.numel():
+        return torch.empty_like(x)  # whose strides a view would lose
+    return torch.ops.aten._unsafe_view.default(value, x.shape)  # noqa: SLF001 - torch's own use
 
 
 def _collapses(x: Tensor) -> bool:

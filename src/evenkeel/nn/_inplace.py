@@ -17,7 +17,7 @@ from torch import Tensor
 
 from evenkeel.errors import InputError, TransformError, explain
 from evenkeel.kernels import Moments, Norm, select
-from evenkeel.kernels._view import canonical
+from evenkeel.kernels._view import canonical, shaped
 from evenkeel.nn._torch_state import (
     backward_running,
     checkpointing,
@@ -204,7 +204,7 @@ class _Train(torch.autograd.Function):
         norm = Norm(beta, zero, gamma.square(), scale, None, 0.0, activation)
         dx, sums, _ = provider.backward(dy, z, norm, None, _positions(mask), undo=True)
         return (
-            dx.to(y.dtype).view(y.shape),
+            shaped(dx.to(y.dtype), y),
             None if weight is None else (sums.dz_xhat * gamma.sign()).to(weight.dtype),
             None if bias is None else sums.dz.to(bias.dtype),
             *_NO_GRADIENTS,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from evenkeel.kernels import Moments, Norm, select
-from evenkeel.kernels._view import canonical
+from evenkeel.kernels._view import canonical, shaped
 from evenkeel.nn import _composite
 from evenkeel.nn._statistics import count_on
 from evenkeel.nn._torch_state import (
@@ -199,7 +199,7 @@ def _before_activation(
     kept = None if mask is None else mask.reshape(mask.shape[0], -1)
     views = canonical(dy), canonical(y)
     dz, _ = provider.backward_input(*views, plain, None, 0, None, kept)
-    return dz.view(y.shape)
+    return shaped(dz, y)
 
 
 #: Torch's own ``Function.apply`` would first unwrap all arguments, in slower Python.

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from evenkeel.kernels._contract import Moments, Norm, Provider, Sums
-from evenkeel.kernels._view import canonical
+from evenkeel.kernels._view import canonical, shaped
 from evenkeel.spec import IDENTITY, Activation
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Composed(Provider):
         view, residual, mask = _canonical(x, residual, mask)
         moments = self.moments(view, mask)
         norm = Norm(*moments[1:], weight, bias, eps, activation)
-        y = _shaped(self.normalize(view, norm, residual, mask), x)
+        y = shaped(self.normalize(view, norm, residual, mask), x)
         return (y if out is None else out.copy_(y)), moments
 
     def backward(
@@ -54,7 +54,7 @@ class Composed(Provider):
             dx, sums, dresidual = self._backward_undone(canonical(dy), view, norm, mask)
         else:
             dx, sums, dresidual = self._backward(canonical(dy), view, norm, residual, mask)
-        return _shaped(dx, x), sums, None if dresidual is None else _shaped(dresidual, x)
+        return shaped(dx, x), sums, None if dresidual is None else shaped(dresidual, x)
 
     def _backward(
         self, dy: Tensor, x: Tensor, norm: Norm, residual: Tensor | None, mask: Tensor | None
@@ -103,19 +103,6 @@ def _canonical(
         None if residual is None else canonical(residual),
         None if mask is None else mask.reshape(mask.shape[0], -1),
     )
-
-
-def _shaped(value: Tensor, x: Tensor) -> Tensor:
-    """A result in the shape of ``x``, as no view.
-
-    Autograd lets nobody write into a view that a custom function returned, and
-    ``ReLU(inplace=True)`` after the layer would.
-    """
-    if value.shape == x.shape:
-        return value
-    if not value.numel():
-        return torch.empty_like(x)  # whose strides a view would lose
-    return torch.ops.aten._unsafe_view.default(value, x.shape)  # noqa: SLF001 - torch's own use
 
 
 @torch.no_grad()
