@@ -247,8 +247,8 @@ Tensors forward(nb::handle x, nb::handle weight, nb::handle bias, double eps, In
 }
 
 Tensors backward(nb::handle dy, nb::handle x, Tensors norm, Index activation,
-                   double parameter, nb::handle residual, nb::handle mask, std::optional<Index> count,
-                   bool copied, Index threads) {
+                   double parameter, nb::handle residual, nb::handle mask,
+                   std::optional<Index> count, bool copied, Index threads) {
   Call job(x, mask, copied);
   job.set_backward(dy, norm, residual);
   job.set_activation(activation, parameter);
@@ -305,7 +305,8 @@ Tensors train(nb::handle x, nb::handle weight, nb::handle bias, double eps, Inde
   const Index count = job.N * job.S;
   if (job.dtype != DType::f32 || count < 2) throw nb::value_error("x");
   job.set_affine(weight, bias);
-  if (job.weight.dtype != DType::f32 || job.bias.dtype != DType::f32) throw nb::value_error("weight");
+  const bool same = job.weight.dtype == DType::f32 && job.bias.dtype == DType::f32;
+  if (!same) throw nb::value_error("weight");
   job.eps = eps;
   job.set_activation(activation, parameter);
   job.residual = job.source(residual, "residual");
