@@ -20,7 +20,8 @@ SHAPES = ((2, 4), (32, 64), (5, 3, 7), (4, 40, 3, 3), (8, 6, 12, 20), (2, 3, 2, 
 
 def _layer(shape: tuple[int, ...], *, counter: bool = True, **settings: Any) -> torch.nn.Module:
     rank = {2: "1d", 3: "1d", 4: "2d", 5: "3d"}[len(shape)]
-    layer = getattr(ek.nn, f"BatchNormAct{rank}")(shape[1], **settings)
+    kind = "BatchNormAct" if "activation" in settings else "BatchNorm"
+    layer = getattr(ek.nn, kind + rank)(shape[1], **settings)
     with torch.no_grad():
         layer.weight.copy_(torch.linspace(-1.5, 2.0, shape[1]))
         layer.bias.copy_(torch.linspace(0.5, -0.5, shape[1]))
@@ -30,13 +31,13 @@ def _layer(shape: tuple[int, ...], *, counter: bool = True, **settings: Any) -> 
 
 
 def _steps(layer: torch.nn.Module, x: Tensor, residual: Tensor | None) -> list[Tensor]:
-    """Two training steps: outputs, gradients, and what the layer holds afterwards."""
+    """Three training steps: outputs, gradients, and what the layer holds afterwards."""
     found: list[Tensor] = []
-    for scale in (1.0, 3.0):
+    for scale in (1.0, 3.0, 0.5):
         inputs = [x.mul(scale).requires_grad_()]
         inputs += [] if residual is None else [residual.clone().requires_grad_()]
-        y = layer(*inputs)
-        y.backward(torch.cos(y.detach()))
+        y = layer(inputs[0], residual=inputs[1] if residual is not None else None)
+        y.backward(torch.cos(y.detach()) if scale > 1 else torch.ones(()).expand_as(y))
         found += [y.detach(), *(t.grad for t in inputs if t.grad is not None)]
     grads = [p.grad for p in layer.parameters() if p.grad is not None]
     return [*found, *grads, *layer.buffers()]
@@ -47,6 +48,7 @@ def _steps(layer: torch.nn.Module, x: Tensor, residual: Tensor | None) -> list[T
 @pytest.mark.parametrize(
     "settings",
     [
+        {},
         {"activation": "relu"},
         {"activation": "gelu", "momentum": None},
         {"activation": "silu", "counter": False},
@@ -65,7 +67,7 @@ def test_same_bits(
     residual = torch.randn(shape) if with_residual else None
     taken = _count_quick(monkeypatch)
     quick = _steps(_layer(shape, **settings), x, residual)
-    assert taken == [True, True]
+    assert taken == [True, True, True]
     monkeypatch.setattr(_base, "train_step", lambda *_: None)
     general = _steps(_layer(shape, **settings), x, residual)
     assert len(quick) == len(general)
@@ -116,12 +118,12 @@ def test_refusals_are_left_to_the_general_path(
 
 def test_strides_that_differ_are_left_to_the_general_path(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = _count_quick(monkeypatch)
-    layer = _layer((4, 3, 5, 5))
+    layer = _layer((4, 3, 5, 5), activation="relu")
     residual = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last)
     x = torch.randn(4, 3, 5, 5)
     y = layer(x, residual)
     assert taken == [False]
-    assert torch.equal(y, _layer((4, 3, 5, 5))(x, residual.contiguous()))
+    assert torch.equal(y, _layer((4, 3, 5, 5), activation="relu")(x, residual.contiguous()))
 
 
 def test_autograd_learns_of_written_statistics() -> None:

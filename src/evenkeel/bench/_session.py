@@ -181,7 +181,9 @@ class _Worker:
 
     def take_turn(self) -> None:
         """One round."""
-        if seconds := [] if self.problem else self._ask("time", _TURN):
+        if self.problem:
+            return
+        if seconds := self._ask("time", _TURN):
             self.rounds.append(statistics.median(seconds))
             self.steps += len(seconds)
 
