@@ -89,32 +89,40 @@ struct Span {
 
 // Spans of equal length: rows, or planes of one channel. Bytes from each to the one that stands in
 // its place in the next batch, where that is known; in tiles of narrow planes or of pieces of rows
-// memory is not read in order, and the processor does not see what comes.
+// memory is not walked in order, and the processor does not see what comes.
 template <class T>
 struct Batch {
   const Span<T>* spans;
-  Index number, x_ahead = 0, dy_ahead = 0;
+  Index number, x_ahead = 0, dy_ahead = 0, out_ahead = 0;
 
   Batch(const Span<T>* all, Index count) : spans(all), number(count) {}
 
-  // With steps, in elements, from one span to the next.
-  Batch(const Span<T>* all, Index count, Index x_step, Index dy_step) : Batch(all, count) {
+  // With steps, in elements, from one span to the next; 0 where nothing is to be asked for.
+  Batch(const Span<T>* all, Index count, Index x_step, Index dy_step, Index out_step = 0)
+      : Batch(all, count) {
     x_ahead = count * x_step * Index{sizeof(T)};
     dy_ahead = count * dy_step * Index{sizeof(T)};
+    out_ahead = count * out_step * Index{sizeof(T)};
   }
 
-  // Asks for `count` elements from the i-th on of what comes after this span. GCC takes a function
-  // that only prefetches for one without effect, and drops calls of it.
+  // Asks for `count` elements from the i-th on of what is read after this span. GCC takes a
+  // function that only prefetches for one without effect, and drops calls of it.
   EVENKEEL_INLINE void fetch(const Span<T>& span, Index i, Index count) const {
-    if (x_ahead != 0) fetch(span.x + i, x_ahead, count);
-    if (dy_ahead != 0) fetch(span.dy + i, dy_ahead, count);
+    if (x_ahead != 0) fetch<0>(span.x + i, x_ahead, count);
+    if (dy_ahead != 0) fetch<0>(span.dy + i, dy_ahead, count);
+  }
+
+  // The same for what is written.
+  EVENKEEL_INLINE void fetch_out(const Span<T>& span, Index i, Index count) const {
+    if (out_ahead != 0) fetch<1>(span.out + i, out_ahead, count);
   }
 
  private:
+  template <int writes>
   EVENKEEL_INLINE static void fetch(const T* from, Index ahead, Index count) {
     const std::intptr_t first = reinterpret_cast<std::intptr_t>(from) + ahead;
     for (Index at = 0; at < count * Index{sizeof(T)}; at += kLineBytes) {
-      __builtin_prefetch(reinterpret_cast<const void*>(first + at));
+      __builtin_prefetch(reinterpret_cast<const void*>(first + at), writes);
     }
   }
 };
@@ -342,11 +350,15 @@ inline void for_long_rows(const Job& job, const Views& views, const Item& item,
 
 template <class T, class Visit>
 inline void for_planes(const Job& job, const Views& views, const Item& item, const Visit& visit) {
-  const bool ahead = views.out.data == nullptr && job.S * Index{sizeof(T)} <= kFarPlaneBytes;
+  const bool near = job.S * Index{sizeof(T)} <= kFarPlaneBytes;
+  // An elementwise pass finds in the cache what it reads.
+  const bool reads = near && views.out.data == nullptr, writes = near && !reads;
+  const Index x_step = reads ? views.x.n : 0, dy_step = reads ? views.dy.n : 0;
+  const Index out_step = writes ? views.out.n : 0;
   for_runs(job, item.begin, item.end, [&](const Position& at, Index run) {
     Span<T> plane = span_at<T>(views, item.channel, 0, run, at);
     for (; plane.lane < item.width; plane.next(views)) {
-      visit(ahead ? Batch<T>(&plane, 1, views.x.n, views.dy.n) : Batch<T>(&plane, 1));
+      visit(Batch<T>(&plane, 1, x_step, dy_step, out_step));
     }
   });
 }

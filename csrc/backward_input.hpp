@@ -39,6 +39,7 @@ EVENKEEL_NOINLINE void input_spans(const Terms<Real<T>>& terms,
     const Access<Real<T>> offset(gradient.offset, span.lane), slope(gradient.slope, span.lane);
     for_vectors<Real<T>>(span.count, [=]<class V>(Index i, auto part) {
       batch.fetch(span, i, kWidth<V>);
+      batch.fetch_out(span, i, kWidth<V>);
       V centred, dz;
       upstream.template at<V>(i, span, part, centred, dz);
       const V all = madd(slope.template at<V>(i), centred, dz + offset.template at<V>(i));

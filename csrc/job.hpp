@@ -81,7 +81,7 @@ struct Job {
 };
 
 inline constexpr Index kMaxWidth = 512;   // widest tile of adjacent channels
-inline constexpr Index kMaxRow = 2048;    // the same for elementwise steps, which need fewer numbers
+inline constexpr Index kMaxRow = 2048;    // the same for elementwise steps, with fewer numbers
 inline constexpr Index kMaxPlanes = 32;   // widest tile otherwise
 inline constexpr Index kChunk = 512;      // elements copied at a time where they are not adjacent
 inline constexpr Index kBatch = 8;        // rows that are summed together

@@ -1,10 +1,10 @@
 // Mean and variance of each channel, eq. (1), (2) and (4), in one pass over nearly all values.
 //
-// Blocks of values are summed as distances from a shift, in double. The shift is the mean of a fair
-// share of the values that are summed before it moves, so that what the one-pass formula loses, a
-// rounding of (shift - mean)^2, is a rounding of a term that the variance contains. Only the first
-// block has to be read twice. Groups of blocks with one shift are merged in a fixed order by the
-// update of Chan, Golub and LeVeque (1979).
+// Blocks of values are summed as distances from a shift, in double; elements of 16 bits in float, a
+// few at a time. The shift is the mean of a fair share of the values that are summed before it
+// moves, so that what the one-pass formula loses, a rounding of (shift - mean)^2, is a rounding of a
+// term that the variance contains. Only the first block has to be read twice. Groups of blocks with
+// one shift are merged in a fixed order by the update of Chan, Golub and LeVeque (1979).
 #pragma once
 
 #include "sums.hpp"
@@ -45,6 +45,34 @@ inline void merge(Index width, double count, const double* hi, const double* lo,
   total.count = all;
 }
 
+// What distances from the shift are computed in, and a few of them and of their squares added.
+template <class T>
+using Distance = std::conditional_t<sizeof(T) == 2, float, double>;
+
+// The sums of a block of elements of 16 bits, which are added in float first.
+struct ShortSums {
+  EVENKEEL_ALIGNED double first[kMaxWidth];
+  EVENKEEL_ALIGNED double first_lo[kMaxWidth];
+  EVENKEEL_ALIGNED double squares[kMaxWidth];
+  EVENKEEL_ALIGNED double squares_lo[kMaxWidth];
+
+  explicit ShortSums(Index width) {
+    for (Index i = 0; i < width; ++i) first[i] = first_lo[i] = squares[i] = squares_lo[i] = 0.0;
+  }
+
+  // Whether no square has left the range of float, neither above nor below. A sum of 2^-80 does not
+  // miss what may be lost of up to 2^17 squares; distances that are all 0, or cancel to 0 and have
+  // squares of less than 2^-149, have a variance that is 0 in float.
+  bool within_range(Index width) const {
+    bool all = true;
+    for (Index i = 0; i < width; ++i) {
+      const bool zero = squares[i] == 0.0 && first[i] == 0.0;
+      all &= zero || (squares[i] >= 0x1p-80 && squares[i] < HUGE_VAL);
+    }
+    return all;
+  }
+};
+
 // Values with one shift for each channel: their number, sum and sum of squares, compensated.
 template <class T, template <class> class Access>
 class Group {
@@ -57,9 +85,14 @@ class Group {
   double room() const { return kReach * known_ - count; }
 
   void add(const Job& job, const Item& block) {
-    for_spans<T>(job, Views{job.x, {}, {}, {}, {}}, block,
-                 [&](const Batch<T>& batch) { add(batch); });
-    sums_.fold(sum_, sum_lo_, squares_, squares_lo_);
+    const double before = count;
+    add_spans(job, block, shifts_, sums_);
+    if constexpr (!kShort) {
+      sums_.fold(sum_, sum_lo_, squares_, squares_lo_);
+    } else if (!take_short_sums()) {
+      count = before;
+      add_wide(job, block);
+    }
   }
 
   // Shifts by the mean of a block, which is then not part of the group.
@@ -96,14 +129,46 @@ class Group {
   }
 
  private:
-  EVENKEEL_NOINLINE void add(const Batch<T>& batch) {
+  // What was added in float, unless some channel has left its range; then nothing is taken.
+  bool take_short_sums() {
+    ShortSums sums(width_);
+    sums_.fold(sums.first, sums.first_lo, sums.squares, sums.squares_lo);
+    if (!sums.within_range(width_)) return false;
+    accumulate(width_, sums.first, sum_, sum_lo_);
+    accumulate(width_, sums.squares, squares_, squares_lo_);
+    for (Index i = 0; i < width_; ++i) {
+      sum_lo_[i] += sums.first_lo[i];
+      squares_lo_[i] += sums.squares_lo[i];
+    }
+    return true;
+  }
+
+  // In double, which has room for all squares of bfloat16.
+  EVENKEEL_NOINLINE void add_wide(const Job& job, const Item& block) {
+    EVENKEEL_ALIGNED double shifts[kMaxWidth];
+    copy_run(shift_, 1, width_, shifts, 1);
+    repeat(item_, shifts);
+    BlockSums<Access, double> sums(item_);
+    add_spans(job, block, shifts, sums);
+    sums.fold(sum_, sum_lo_, squares_, squares_lo_);
+  }
+
+  template <class E>
+  void add_spans(const Job& job, const Item& block, const E* shifts, BlockSums<Access, E>& sums) {
+    for_spans<T>(job, Views{job.x, {}, {}, {}, {}}, block,
+                 [&](const Batch<T>& batch) { add_batch(batch, shifts, sums); });
+  }
+
+  template <class E>
+  EVENKEEL_NOINLINE void add_batch(const Batch<T>& batch, const E* shifts,
+                                   BlockSums<Access, E>& sums) {
     const Span<T>& span = *batch.spans;
     if (first_) take_first(span);
     // Every channel has as many values as the first one.
     const Index values = span.lane == 0 ? batch.number * span.count : 0;
     count += static_cast<double>(kRowwise ? values / width_ : values);
-    const Access<double> shift(shifts_, span.lane);
-    sums_.add(batch, [=]<class V>(Index i, const Span<T>& span, auto part) {
+    const Access<E> shift(shifts, span.lane);
+    sums.add(batch, [=]<class V>(Index i, const Span<T>& span, auto part) {
       const V distance = keep(load<V>(span.x + i, part) - shift.template at<V>(i), part);
       return Addends<V>{distance, distance, distance};
     });
@@ -130,6 +195,7 @@ class Group {
 
   void spread() {
     copy_run(shift_, 1, width_, shifts_, 1);
+    if constexpr (kShort) copy_run(shifts_, 1, width_, shift_, 1);  // as it is subtracted
     repeat(item_, shifts_);
   }
 
@@ -141,17 +207,19 @@ class Group {
   }
 
   // What the one-pass formula loses grows with the share of these values: in units of a rounding of
-  // double, which is next to nothing unless the elements are double themselves.
-  static constexpr double kReach = std::is_same_v<T, double> ? 2.0 : 64.0;
+  // double, which is next to nothing unless the elements are double themselves; but the shift also
+  // decides how large the distances are that float rounds.
+  static constexpr bool kShort = std::is_same_v<Distance<T>, float>;
+  static constexpr double kReach = std::is_same_v<T, double> ? 2.0 : kShort ? 8.0 : 64.0;
   static constexpr bool kRowwise = std::is_same_v<Access<double>, Each<double>>;
 
   const Item& item_;
   Index width_;
   bool first_ = false;
   double known_ = 0.0;  // how many values the shift is the mean of
-  BlockSums<Access, double> sums_;
+  BlockSums<Access, Distance<T>> sums_;
   EVENKEEL_ALIGNED double shift_[kMaxWidth] = {};
-  EVENKEEL_ALIGNED double shifts_[kMaxWidth] = {};  // for each element of a long row
+  EVENKEEL_ALIGNED Distance<T> shifts_[kMaxWidth] = {};  // for each element of a long row
   EVENKEEL_ALIGNED double sum_[kMaxWidth];
   EVENKEEL_ALIGNED double sum_lo_[kMaxWidth];
   EVENKEEL_ALIGNED double squares_[kMaxWidth];

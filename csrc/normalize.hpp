@@ -15,6 +15,7 @@ EVENKEEL_NOINLINE void normalize_spans(const Terms<Real<T>>& terms, const Act& a
     const Affine<T, Access> affine(terms, span.lane);
     for_vectors<Real<T>>(span.count, [=]<class V>(Index i, auto part) {
       batch.fetch(span, i, kWidth<V>);
+      batch.fetch_out(span, i, kWidth<V>);
       const V z = affine.template at<V>(i, centre.template at<V>(i, span, part), span, part);
       store(act.value(z), span.out + i, part);
     });

@@ -197,6 +197,9 @@ class BlockSums<Each, E> {
     constexpr Index strip = kStrip * kWidth<V>;
     const Index count = rows.spans->count;
     Index i = 0;
+    if (rows.number == kBatch) {  // nearly always
+      for (; i + strip <= count; i += strip) add_strip<kStrip, kBatch>(rows, i, term, All());
+    }
     for (; i + strip <= count; i += strip) add_strip<kStrip>(rows, i, term, All());
     for (; i + kWidth<V> <= count; i += kWidth<V>) add_strip<1>(rows, i, term, All());
 #if defined(EVENKEEL_MASKS)
@@ -226,10 +229,11 @@ class BlockSums<Each, E> {
   // Vectors side by side: as many as there are registers for sums, terms and the channels' numbers.
   static constexpr Index kStrip = kRegisters / (std::is_same_v<E, double> ? 8 : 16);
 
-  template <Index strip, class T, class Term, class Part>
+  // `known` is the number of rows, or 0 where it is not known in advance.
+  template <Index strip, Index known = 0, class T, class Term, class Part>
   void add_strip(const Batch<T>& rows, Index i, const Term& term, Part part) {
     constexpr Index width = kWidth<V>;
-    const Index number = rows.number;
+    const Index number = known > 0 ? known : rows.number;
     Lanes<E> sums[strip];
 #pragma GCC unroll 4
     for (Index k = 0; k < strip; ++k) sums[k] = read_lanes(i + k * width);
@@ -237,6 +241,7 @@ class BlockSums<Each, E> {
     for (Index begin = 0; begin < number; begin += together) {
       const Index end = least(begin + together, number);
       Pair<V> terms[strip];
+#pragma GCC unroll 4
       for (Index row = begin; row < end; ++row) {
         const Span<T> local = rows.spans[row];
         rows.fetch(local, i, strip * width);

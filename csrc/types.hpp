@@ -1,7 +1,8 @@
 // The four element types, the numbers that stand for them in arithmetic, and the way back.
 //
 // Everything here is free of branches, and written for one number or a vector of them alike: there
-// is no need for F16C or AVX512-BF16. It does not depend on whether denormals are flushed.
+// is no need for F16C or AVX512-BF16. It does not depend on whether denormals are flushed. A NaN is
+// a quiet one, as arithmetic makes it, or was a number of 16 bits before.
 #pragma once
 
 #include <cstring>
@@ -69,9 +70,8 @@ inline W float_to_half(W bits) {
 
 template <class W>
 inline W float_to_bfloat(W bits) {
-  const W rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const W nan = (bits >> 16) | 0x0040u;
-  return (bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded;
+  const W rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  return ((bits & 0x7fffffffu) > 0x7f800000u ? bits : rounded) >> 16;
 }
 
 inline double widen(double value) { return value; }

@@ -104,21 +104,10 @@ inline Doubles to_doubles(FewFloats value) {
 #endif
 }
 
-inline Words to_words(Shorts value) {
-#if defined(__AVX512F__)
-  return copy_bits<Words>(_mm512_cvtepu16_epi32(copy_bits<__m256i>(value)));
-#else
-  return __builtin_convertvector(value, Words);
+#if !defined(__AVX512F__)
+inline Words to_words(Shorts value) { return __builtin_convertvector(value, Words); }
+inline Shorts to_shorts(Words value) { return __builtin_convertvector(value, Shorts); }
 #endif
-}
-
-inline Shorts to_shorts(Words value) {
-#if defined(__AVX512F__)
-  return copy_bits<Shorts>(_mm512_cvtepi32_epi16(copy_bits<__m512i>(value)));
-#else
-  return __builtin_convertvector(value, Shorts);
-#endif
-}
 
 inline FewWords to_words(FewShorts value) {
 #if defined(__AVX512F__)
@@ -128,21 +117,76 @@ inline FewWords to_words(FewShorts value) {
 #endif
 }
 
+#if defined(__AVX512F__)
+// Where each of 32 short numbers comes from: 16 to become the upper halves of words, and the upper
+// halves of 16 words to stand side by side.
+struct Places {
+  EVENKEEL_ALIGNED std::uint16_t upper[32] = {}, gathered[32] = {};
+
+  constexpr Places() {
+    for (std::uint16_t i = 0; i < 16; ++i) {
+      upper[2 * i + 1] = i;
+      gathered[i] = static_cast<std::uint16_t>(2 * i + 1);
+    }
+  }
+};
+inline constexpr Places kPlaces;
+#endif
+
+// Elements of 16 bits, T being BFloat or Half, as floats and back.
+template <class T>
+inline FewFloats to_floats(FewShorts value) {
+  const FewWords bits = to_words(value);
+  if constexpr (std::is_same_v<T, BFloat>) return copy_bits<FewFloats>(bits << 16);
+  return copy_bits<FewFloats>(half_to_float<FewWords, FewFloats>(bits));
+}
+
+template <class T>
+inline Floats to_floats(Shorts value) {
+#if defined(__AVX512F__)
+  const __m256i bits = copy_bits<__m256i>(value);
+  if constexpr (std::is_same_v<T, Half>) return _mm512_cvtph_ps(bits);
+  const __m512i places = _mm512_load_si512(kPlaces.upper);
+  const __m512i all = _mm512_castsi256_si512(bits);
+  return copy_bits<Floats>(_mm512_maskz_permutexvar_epi16(0xaaaaaaaau, places, all));
+#else
+  const Words bits = to_words(value);
+  if constexpr (std::is_same_v<T, BFloat>) return copy_bits<Floats>(bits << 16);
+  return copy_bits<Floats>(half_to_float<Words, Floats>(bits));
+#endif
+}
+
+template <class T>
+inline Shorts to_shorts(Floats value) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, Half>) {
+    return copy_bits<Shorts>(_mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+  }
+  // float_to_bfloat, in fewer instructions.
+  const Words bits = copy_bits<Words>(value), rounding = ((bits >> 16) & 1u) + 0x7fffu;
+  const __mmask16 number = _mm512_cmp_ps_mask(value, value, _CMP_ORD_Q);
+  const __m512i word = copy_bits<__m512i>(bits), term = copy_bits<__m512i>(rounding);
+  const __m512i rounded = _mm512_mask_add_epi32(word, number, word, term);
+  const __m512i places = _mm512_load_si512(kPlaces.gathered);
+  const __m512i halves = _mm512_permutexvar_epi16(places, rounded);
+  return copy_bits<Shorts>(_mm512_castsi512_si256(halves));
+#else
+  const Words bits = copy_bits<Words>(value);
+  if constexpr (std::is_same_v<T, BFloat>) return to_shorts(float_to_bfloat(bits));
+  return to_shorts(float_to_half<Words, Floats>(bits));
+#endif
+}
+
 inline void load_into(Doubles& to, const double* from) { to = read<Doubles>(from); }
 inline void load_into(Doubles& to, const float* from) { to = to_doubles(read<FewFloats>(from)); }
-inline void load_into(Doubles& to, const BFloat* from) {
-  to = to_doubles(copy_bits<FewFloats>(to_words(read<FewShorts>(from)) << 16));
-}
-inline void load_into(Doubles& to, const Half* from) {
-  const FewWords bits = half_to_float<FewWords, FewFloats>(to_words(read<FewShorts>(from)));
-  to = to_doubles(copy_bits<FewFloats>(bits));
+template <class T>
+inline void load_into(Doubles& to, const T* from) {
+  to = to_doubles(to_floats<T>(read<FewShorts>(from)));
 }
 inline void load_into(Floats& to, const float* from) { to = read<Floats>(from); }
-inline void load_into(Floats& to, const BFloat* from) {
-  to = copy_bits<Floats>(to_words(read<Shorts>(from)) << 16);
-}
-inline void load_into(Floats& to, const Half* from) {
-  to = copy_bits<Floats>(half_to_float<Words, Floats>(to_words(read<Shorts>(from))));
+template <class T>
+inline void load_into(Floats& to, const T* from) {
+  to = to_floats<T>(read<Shorts>(from));
 }
 
 // Which elements of a vector exist: all, or the first few of the last vector of an array.
@@ -165,12 +209,14 @@ inline void load_into(Doubles& to, const float* from, First part) {
 inline void load_into(Floats& to, const float* from, First part) {
   to = _mm512_maskz_loadu_ps(part.mask, from);
 }
-// 16-bit elements by way of a copy.
-template <class V, class T>
-inline void load_into(V& to, const T* from, First part) {
-  T few[16];
-  write(_mm256_maskz_loadu_epi16(part.mask, from), few);
-  load_into(to, few);
+template <class T>
+inline void load_into(Doubles& to, const T* from, First part) {
+  const __m128i bits = _mm_maskz_loadu_epi16(static_cast<__mmask8>(part.mask), from);
+  to = to_doubles(to_floats<T>(copy_bits<FewShorts>(bits)));
+}
+template <class T>
+inline void load_into(Floats& to, const T* from, First part) {
+  to = to_floats<T>(copy_bits<Shorts>(_mm256_maskz_loadu_epi16(part.mask, from)));
 }
 #endif
 
@@ -191,12 +237,8 @@ inline void store(float value, BFloat* to) { narrow(value, *to); }
 inline void store(float value, Half* to) { narrow(value, *to); }
 inline void store(Doubles value, double* to) { write(value, to); }
 inline void store(Floats value, float* to) { write(value, to); }
-inline void store(Floats value, BFloat* to) {
-  write(to_shorts(float_to_bfloat(copy_bits<Words>(value))), to);
-}
-inline void store(Floats value, Half* to) {
-  write(to_shorts(float_to_half<Words, Floats>(copy_bits<Words>(value))), to);
-}
+inline void store(Floats value, BFloat* to) { write(to_shorts<BFloat>(value), to); }
+inline void store(Floats value, Half* to) { write(to_shorts<Half>(value), to); }
 
 inline FewFloats upper_half(Floats value) {
 #if defined(__AVX512DQ__)
@@ -249,9 +291,7 @@ inline void store(Floats value, float* to, First part) {
 }
 template <class T>
 inline void store(Floats value, T* to, First part) {
-  T few[16];
-  store(value, few);
-  _mm256_mask_storeu_epi16(to, part.mask, read<__m256i>(few));
+  _mm256_mask_storeu_epi16(to, part.mask, copy_bits<__m256i>(to_shorts<T>(value)));
 }
 
 // 0 in the place of the elements that do not exist.

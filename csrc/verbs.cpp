@@ -99,10 +99,10 @@ class Run {
 
  private:
   // Whether results are better written in the order of memory than tile by tile. Pieces of rows are
-  // slow to write. Of planes, a tile has one in every huge page of the result; such a page is cleared
-  // as a whole when it is first written to, and by the next tile its lines have left the cache. But
-  // a tile's second pass finds in the cache what the first has read, and that weighs more where dy
-  // is read as well, or all of x stays there.
+  // slow to write. Of planes, a tile has one in every huge page of the result; such a page is
+  // cleared as a whole when it is first written to, and by the next tile its lines have left the
+  // cache. But a tile's second pass finds in the cache what the first has read, and that weighs
+  // more where dy is read as well, or all of x stays there.
   bool in_order_of_memory(Reduce reduce) const {
     if (reduce == nullptr || (job_.plan.channels_inner && !job_.plan.by_plane)) return true;
     return job_.dy.data == nullptr && bytes_ >= kFarBytes;

@@ -323,6 +323,48 @@ def test_moments_survive_blocks_that_lie_far_apart(
     assert (error <= 2 * unit**2 * mean.abs() + 1e-5 * unit * var.sqrt()).all()
 
 
+#: As planes, as planes of 9 that make long rows, and as rows.
+LAYOUTS = {
+    "planes": lambda x: x.t().contiguous()[None],
+    "small planes": lambda x: x.view(-1, 9, x.shape[1]).transpose(1, 2).contiguous(),
+    "rows": lambda x: x[..., None],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("means", FAR)
+def test_moments_of_sixteen_bits_are_those_of_float32(
+    means: Callable[[int], Tensor], dtype: torch.dtype, layout: str, isa: str
+) -> None:
+    torch.manual_seed(2)
+    far = means(100_008).double()[:, None] * 1e-4  # float16 ends at 65504
+    x = (torch.randn(100_008, 9, dtype=torch.float64) + far).to(dtype)
+    moments = load("cpu").moments(LAYOUTS[layout](x))
+    var, mean = torch.var_mean(x.double(), dim=0, correction=0)
+    unit = 2.0**-24
+    assert ((moments.var - var).abs() <= 16 * unit * var).all()
+    error = (moments.mean.double() + moments.mean_lo.double() - mean).abs()
+    assert (error <= 16 * unit * var.sqrt()).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_squares_of_bfloat16_may_leave_the_range_of_float32(layout: str, isa: str) -> None:
+    """Their sum, or their mean, is in it: outliers of 1e21, and all sizes down to 1e-21."""
+    torch.manual_seed(5)
+    scale = torch.tensor([1.0, 1e18, 1e-15, 1e-18, 1e-21, 3e-23, 0.0, 1.0, 1.0]).double()
+    x = torch.randn(72_000, 9, dtype=torch.float64) * scale
+    x[50_000, 7] = 1e21
+    x[:, 8] = 3.0
+    x = x.bfloat16()
+    moments = load("cpu").moments(LAYOUTS[layout](x))
+    var, mean = torch.var_mean(x.double(), dim=0, correction=0)
+    unit, least = 2.0**-24, 2.0**-149
+    assert ((moments.var - var).abs() <= 16 * unit * var + least).all()
+    error = (moments.mean.double() + moments.mean_lo.double() - mean).abs()
+    assert (error <= 16 * unit * var.sqrt() + least).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", ["silu", "gelu", "elu"])
 def test_smooth_activations_are_right_at_every_size(
