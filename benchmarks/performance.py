@@ -51,7 +51,18 @@ _One = TypeVar("_One")
 
 
 def sites() -> list[Record]:
-    return bench.latest(bench.read(HERE / "results" / "bench.csv"))
+    return in_order(bench.latest(bench.read(HERE / "results" / "bench.csv")))
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Groups as the bench names them, whichever of them was timed last."""
+    suites = list(bench.SUITES)
+
+    def place(one: Record) -> tuple[int, ...]:
+        kind = bench.DTYPES.index(one.dtype), bench.MODES.index(one.mode)
+        return suites.index(one.suite), *kind, bench.LAYOUTS.index(one.layout)
+
+    return sorted(records, key=place)
 
 
 def steps() -> list[StepRecord]:

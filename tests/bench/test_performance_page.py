@@ -114,3 +114,18 @@ def test_steps_are_compared_with_torch_and_failures_are_told(script) -> None:
     assert table in script.page(
         records, [step(), step(peer="evenkeel", median=2.0, saved=10**9), failed]
     )
+
+
+def test_groups_stand_in_the_order_of_the_bench_whichever_was_timed_last(script) -> None:
+    groups = [
+        one(suite="other"),
+        one(mode="forward"),
+        one(dtype="bfloat16"),
+        one(layout="last"),
+        one(suite="densenet121"),
+        one(),
+    ]
+    ordered = script.in_order(groups)
+    assert ordered == [groups[i] for i in (5, 3, 1, 2, 4, 0)]
+    sites = [one(shape="32x9x3x3"), one()]
+    assert script.in_order(sites) == sites
